@@ -1,0 +1,256 @@
+use super::*;
+use crate::env::Fixed;
+use crate::repo::frame::FrameDecoder;
+use crate::repo::keys::Secret;
+use crate::repo::map::{Contents, EntryKind, MapReader, MapWriter};
+use crate::repo::object::ObjectReader;
+use crate::storage::memory::MemoryStore;
+use crate::storage::{Created, Folder, Key, Listed, Pending, Store, StoreError};
+use crate::units::{BackupKind, ByteCount, Timestamp};
+use proptest::prelude::*;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+fn env() -> Fixed {
+    Fixed::new(Timestamp::from_unix_seconds(0), 11)
+}
+
+fn repository(store: Arc<dyn Store>) -> Repository {
+    Repository::create(store, Some(&Secret::generate(&env()).unwrap()), "memory", &env()).unwrap()
+}
+
+fn settings(spool: &std::path::Path) -> CopySettings {
+    CopySettings {
+        workers: 2,
+        compression: Compression::Zstd(1),
+        pack_size: 200_000,
+        page_size: 8192,
+        check_pages_before: None,
+        spool: spool.to_owned(),
+        verify_writes: true,
+        commits: 2,
+    }
+}
+
+fn head(path: &str, size: u64) -> FileHead {
+    FileHead { path: path.into(), mode: 0o600, mtime: Some(5), size, first_block: None }
+}
+
+/// Copies `files`, given to the framer in pieces of `piece` bytes.
+fn copy_files(
+    repository: &Repository,
+    files: &BTreeMap<String, Vec<u8>>,
+    piece: usize,
+) -> Result<Copied, CopyError<()>> {
+    let spool = tempfile::tempdir().unwrap();
+    let id = BackupId::new(Timestamp::from_unix_seconds(0), BackupKind::Full, [1; 13]);
+    copy(repository, &"shop".parse().unwrap(), &id, &settings(spool.path()), &env(), |mut framer| {
+        for (path, bytes) in files {
+            framer.begin(head(path, bytes.len() as u64))?;
+            for part in bytes.chunks(piece) {
+                framer.data(part)?;
+            }
+        }
+        Ok(framer)
+    })
+}
+
+fn read_back(repository: &Repository, copied: Copied) -> BTreeMap<String, Vec<u8>> {
+    let stanza: Stanza = "shop".parse().unwrap();
+    let id = BackupId::new(Timestamp::from_unix_seconds(0), BackupKind::Full, [1; 13]);
+    let environment = env();
+    let mut writer = MapWriter::new(repository, &stanza, &id, &environment).unwrap();
+    for entry in copied.entries {
+        writer.push(&entry.unwrap()).unwrap();
+    }
+    let (place, _) = writer.finish().unwrap();
+    let mut map = MapReader::open(repository, &stanza, &id, &place).unwrap();
+    let mut decoder = FrameDecoder::new().unwrap();
+    let mut frame = |pack: u32, at: u32| {
+        let place = layout_pack(&stanza, &id, pack);
+        let reader: ObjectReader = repository.reader(&place).unwrap();
+        let mut span = reader.fetch(repository.store(), at as usize..at as usize + 1).unwrap();
+        let mut plain = Vec::new();
+        reader.decode(&mut span, at as usize, &mut decoder, &mut plain).unwrap();
+        plain
+    };
+    let mut files = BTreeMap::new();
+    map.for_each(|entry| {
+        let EntryKind::File { size, contents, .. } = entry.kind else { panic!("not a file") };
+        let bytes = match contents {
+            Contents::Empty => Vec::new(),
+            Contents::Shared { pack, frame: at, offset } => {
+                frame(pack.number, at)[offset as usize..offset as usize + size as usize].to_vec()
+            }
+            Contents::Frames { runs, .. } => runs
+                .iter()
+                .flat_map(|run| (run.first..run.first + run.count).map(|at| (run.pack.number, at)))
+                .flat_map(|(pack, at)| frame(pack, at))
+                .collect(),
+        };
+        assert_eq!(bytes.len() as u64, size);
+        files.insert(String::from_utf8(entry.path).unwrap(), bytes);
+        Ok::<(), RepoError>(())
+    })
+    .unwrap();
+    files
+}
+
+fn layout_pack(stanza: &Stanza, id: &BackupId, pack: u32) -> crate::repo::layout::Place {
+    crate::repo::layout::pack(stanza, id, pack).unwrap()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+    #[test]
+    fn files_come_back_whatever_their_sizes_and_however_the_stream_is_cut(
+        sizes in proptest::collection::vec(prop_oneof![0_usize..100, 60_000_usize..70_000, 100_000_usize..900_000], 0..12),
+        piece in 1_usize..200_000,
+        seed: u64,
+    ) {
+        let piece = piece.max(1000);
+        let files: BTreeMap<String, Vec<u8>> = sizes
+            .iter()
+            .enumerate()
+            .map(|(number, size)| {
+                let mut bytes = vec![0; *size];
+                // Half noise, half zeros, so that frames of either codec occur.
+                let noise = size / 2;
+                blake3::Hasher::new()
+                    .update(&seed.to_le_bytes())
+                    .update(&[number as u8])
+                    .finalize_xof()
+                    .fill(&mut bytes[..noise]);
+                (format!("base/{number}"), bytes)
+            })
+            .collect();
+        let repository = repository(Arc::new(MemoryStore::default()));
+        let copied = copy_files(&repository, &files, piece).unwrap();
+        prop_assert_eq!(copied.files, files.len() as u64);
+        prop_assert_eq!(read_back(&repository, copied), files);
+    }
+}
+
+#[test]
+fn a_source_that_ends_inside_a_file_is_no_backup() {
+    let repository = repository(Arc::new(MemoryStore::default()));
+    let spool = tempfile::tempdir().unwrap();
+    let id = BackupId::new(Timestamp::from_unix_seconds(0), BackupKind::Full, [1; 13]);
+    for given in [1, 70_000] {
+        let copied: Result<_, CopyError<()>> = copy(
+            &repository,
+            &"shop".parse().unwrap(),
+            &id,
+            &settings(spool.path()),
+            &env(),
+            |mut framer| {
+                framer.begin(head("base/1", 100_000))?;
+                framer.data(&vec![1; given])?;
+                Ok(framer)
+            },
+        );
+        assert!(matches!(copied, Err(CopyError::Interrupted)), "{given}");
+    }
+}
+
+#[test]
+fn a_sources_own_error_is_the_one_that_is_told() {
+    let repository = repository(Arc::new(MemoryStore::default()));
+    let spool = tempfile::tempdir().unwrap();
+    let id = BackupId::new(Timestamp::from_unix_seconds(0), BackupKind::Full, [1; 13]);
+    let copied = copy(&repository, &"shop".parse().unwrap(), &id, &settings(spool.path()), &env(), |_| {
+        Err(SourceEnd::Failed("the server went away"))
+    });
+    assert!(matches!(copied, Err(CopyError::Source("the server went away"))));
+}
+
+#[test]
+fn a_worker_that_dies_ends_the_copy_and_keeps_nobody_waiting() {
+    let (told, outcome) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let repository = repository(Arc::new(MemoryStore::default()));
+        let spool = tempfile::tempdir().unwrap();
+        let id = BackupId::new(Timestamp::from_unix_seconds(0), BackupKind::Full, [1; 13]);
+        // Pages of no bytes: whoever checks them panics.
+        let settings =
+            CopySettings { page_size: 0, check_pages_before: Some(Lsn::new(1)), ..settings(spool.path()) };
+        let stanza = "shop".parse().unwrap();
+        let copied: Result<_, CopyError<()>> =
+            copy(&repository, &stanza, &id, &settings, &env(), |mut framer| {
+                for number in 0..1000 {
+                    let first_block = Some(0);
+                    framer.begin(FileHead { first_block, ..head(&format!("base/{number}"), 60_000) })?;
+                    framer.data(&[1; 60_000])?;
+                }
+                Ok(framer)
+            });
+        let _ = told.send(matches!(copied, Err(CopyError::Interrupted)));
+    });
+    assert_eq!(outcome.recv_timeout(std::time::Duration::from_secs(30)), Ok(true));
+}
+
+/// A store in which nothing can be committed without a panic.
+#[derive(Debug, Default)]
+struct Panicking(MemoryStore);
+
+struct PanickingPending;
+
+impl Pending for PanickingPending {
+    fn write(&mut self, _: &[u8]) -> Result<(), StoreError> {
+        Ok(())
+    }
+    fn commit(self: Box<Self>) -> Result<Created, StoreError> {
+        panic!("a pack that cannot be committed")
+    }
+}
+
+impl Store for Panicking {
+    fn describe(&self) -> String {
+        self.0.describe()
+    }
+    fn create(&self, key: &Key, bytes: &[u8]) -> Result<Created, StoreError> {
+        self.0.create(key, bytes)
+    }
+    fn begin(&self, _: &Key) -> Result<Box<dyn Pending>, StoreError> {
+        Ok(Box::new(PanickingPending))
+    }
+    fn make_durable(&self, key: &Key) -> Result<(), StoreError> {
+        self.0.make_durable(key)
+    }
+    fn read(&self, key: &Key, limit: ByteCount) -> Result<Vec<u8>, StoreError> {
+        self.0.read(key, limit)
+    }
+    fn read_range(&self, key: &Key, range: std::ops::Range<u64>) -> Result<Vec<u8>, StoreError> {
+        self.0.read_range(key, range)
+    }
+    fn read_end(&self, key: &Key, length: u64) -> Result<(Vec<u8>, ByteCount), StoreError> {
+        self.0.read_end(key, length)
+    }
+    fn size(&self, key: &Key) -> Result<Option<ByteCount>, StoreError> {
+        self.0.size(key)
+    }
+    fn list(&self, folder: &Key, each: &mut dyn FnMut(Listed)) -> Result<(), StoreError> {
+        self.0.list(folder, each)
+    }
+    fn folder(&self, folder: Option<&Key>) -> Result<Folder, StoreError> {
+        self.0.folder(folder)
+    }
+    fn delete(&self, key: &Key) -> Result<(), StoreError> {
+        self.0.delete(key)
+    }
+}
+
+#[test]
+fn a_committer_that_dies_ends_the_copy_and_keeps_nobody_waiting() {
+    let (told, outcome) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let repository = repository(Arc::new(Panicking::default()));
+        // Noise, so that there are more packs than threads that commit them.
+        let mut noise = vec![0; 1 << 20];
+        blake3::Hasher::new().finalize_xof().fill(&mut noise);
+        let files = (0..8).map(|number| (format!("base/{number}"), noise.clone())).collect();
+        let copied = copy_files(&repository, &files, 100_000);
+        let _ = told.send(matches!(copied, Err(CopyError::Interrupted)));
+    });
+    assert_eq!(outcome.recv_timeout(std::time::Duration::from_secs(30)), Ok(true));
+}

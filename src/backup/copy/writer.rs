@@ -1,0 +1,272 @@
+//! Puts frames into packs, in the order of the stream, and files into the map.
+
+use super::job::{FileHead, Job, Step};
+use super::{CopySettings, Done, MOST_FAILURES};
+use crate::env::Env;
+use crate::repo::frame::{DATA_FRAME, EncodedFrame};
+use crate::repo::map::{Contents, Entry, EntryKind, EntrySorter, FrameRun, PackRef};
+use crate::repo::object::ObjectWriter;
+use crate::repo::record::{PageFailure, UsedPack};
+use crate::repo::{RepoError, Repository, layout};
+use crate::storage::{Key, Pending, StoreErrorKind};
+use crate::units::{BackupId, Stanza};
+use std::collections::BTreeMap;
+use std::panic::{self, AssertUnwindSafe};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// Frames at which a pack is closed whatever its size: bounds its footer to some 300 KB.
+const MOST_PACK_FRAMES: usize = 8192;
+
+pub(super) struct Written {
+    pub packs: Vec<UsedPack>,
+    pub stored_bytes: u64,
+    pub failures: Vec<PageFailure>,
+    pub failure_count: u64,
+}
+
+/// Runs until the announced end. `Err(None)`: another stage stopped first.
+#[allow(clippy::too_many_arguments, reason = "one call, from the pipeline that owns all of them")]
+pub(super) fn write(
+    repository: &Repository,
+    stanza: &Stanza,
+    id: &BackupId,
+    settings: &CopySettings,
+    env: &dyn Env,
+    done: &Receiver<Done>,
+    free: &SyncSender<Job>,
+    sorter: &mut EntrySorter<'_>,
+) -> Result<Written, Option<RepoError>> {
+    // Rendezvous: a finished pack waits here while the ones before it are being synced.
+    let (commits, waiting) = sync_channel::<(Key, Box<dyn Pending>)>(0);
+    let waiting = Mutex::new(waiting);
+    let failure = Failure::default();
+    std::thread::scope(|scope| {
+        for number in 0..settings.commits.max(1) {
+            let thread = std::thread::Builder::new().name(format!("backup-sync-{number}"));
+            if thread.spawn_scoped(scope, || commit(&waiting, &failure)).is_err() && number == 0 {
+                return Err(None);
+            }
+        }
+        let mut packs = Packs {
+            repository,
+            stanza,
+            id,
+            env,
+            pack_size: settings.pack_size,
+            commits,
+            failure: &failure,
+            open: None,
+            packs: Vec::new(),
+            stored_bytes: 0,
+        };
+        let mut files = Files { sorter, open: None, failures: Vec::new(), failure_count: 0 };
+        let mut early: BTreeMap<u64, Job> = BTreeMap::new();
+        let (mut next, mut total) = (0_u64, None);
+        while total != Some(next) {
+            match done.recv() {
+                Ok(Done::Job(job)) => {
+                    early.insert(job.number, job);
+                }
+                Ok(Done::End { jobs }) => total = Some(jobs),
+                Ok(Done::Lost) | Err(_) => return Err(None),
+            }
+            while let Some(mut job) = early.remove(&next) {
+                store(&mut job, &mut packs, &mut files, settings.page_size)?;
+                next += 1;
+                // The framer may have ended: then nobody waits for free jobs any more.
+                let _ = free.send(job);
+            }
+        }
+        packs.close()?;
+        Ok((packs.packs, packs.stored_bytes, files.failures, files.failure_count))
+    })
+    .map(|(packs, stored_bytes, failures, failure_count)| Written {
+        packs,
+        stored_bytes,
+        failures,
+        failure_count,
+    })
+    .map_err(|error: Option<RepoError>| failure.take().flatten().or(error))
+    .and_then(|written| failure.take().map_or(Ok(written), Err))
+}
+
+/// The first pack that could not be made durable. `Some(None)`: whoever tried it panicked.
+#[derive(Default)]
+struct Failure(Mutex<Option<Option<RepoError>>>);
+
+impl Failure {
+    fn lock(&self) -> MutexGuard<'_, Option<Option<RepoError>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn is_some(&self) -> bool {
+        self.lock().is_some()
+    }
+
+    fn take(&self) -> Option<Option<RepoError>> {
+        self.lock().take()
+    }
+}
+
+/// Makes packs durable until there are no more. After the first failure, its own or another's, it takes what comes
+/// and drops it: the writer never waits for somebody who is gone.
+fn commit(waiting: &Mutex<Receiver<(Key, Box<dyn Pending>)>>, failure: &Failure) {
+    loop {
+        let next = waiting.lock().unwrap_or_else(PoisonError::into_inner).recv();
+        let Ok((key, pack)) = next else { return };
+        if failure.is_some() {
+            continue;
+        }
+        let error = match panic::catch_unwind(AssertUnwindSafe(|| pack.commit())) {
+            Ok(Ok(_)) => continue,
+            Ok(Err(error)) if error.kind == StoreErrorKind::Taken => {
+                Some(RepoError::Conflict { object: key })
+            }
+            Ok(Err(error)) => Some(RepoError::Store(error)),
+            Err(_) => None,
+        };
+        failure.lock().get_or_insert(error);
+    }
+}
+
+struct Packs<'a> {
+    repository: &'a Repository,
+    stanza: &'a Stanza,
+    id: &'a BackupId,
+    env: &'a dyn Env,
+    pack_size: u64,
+    commits: SyncSender<(Key, Box<dyn Pending>)>,
+    failure: &'a Failure,
+    open: Option<(ObjectWriter, Key)>,
+    packs: Vec<UsedPack>,
+    stored_bytes: u64,
+}
+
+impl Packs<'_> {
+    /// Writes one frame; where it lies.
+    fn append(&mut self, frame: &mut EncodedFrame) -> Result<(PackRef, u32), Option<RepoError>> {
+        let full =
+            |pack: &ObjectWriter| pack.written() >= self.pack_size || pack.frames() >= MOST_PACK_FRAMES;
+        if self.open.as_ref().is_some_and(|(pack, _)| full(pack)) {
+            self.close()?;
+        }
+        let number = u32::try_from(self.packs.len())
+            .map_err(|_| Some(RepoError::TooLarge { what: "the backup".to_owned() }))?;
+        let (pack, _) = match &mut self.open {
+            Some(open) => open,
+            none => {
+                let place = layout::pack(self.stanza, self.id, number).map_err(|e| Some(e.into()))?;
+                none.insert((self.repository.begin(&place, self.env)?, place.key))
+            }
+        };
+        let at = pack.frames() as u32;
+        pack.append(frame)?;
+        Ok((PackRef { owner: 0, number }, at))
+    }
+
+    fn close(&mut self) -> Result<(), Option<RepoError>> {
+        let Some((pack, key)) = self.open.take() else { return Ok(()) };
+        // A pack before this one may have failed: then nothing more is worth storing.
+        if self.failure.is_some() {
+            return Err(None);
+        }
+        let frames = pack.frames() as u32;
+        let (pending, size) = pack.finish_sized(Vec::new())?;
+        self.packs.push(UsedPack { number: self.packs.len() as u32, size, live_frames: frames, frames });
+        self.stored_bytes += size;
+        self.commits.send((key, pending)).map_err(|_| None)
+    }
+}
+
+struct OpenFile {
+    head: FileHead,
+    runs: Vec<FrameRun>,
+    damaged: bool,
+    /// Bytes stored so far, to number the pages that fail.
+    written: u64,
+}
+
+struct Files<'a, 'b> {
+    sorter: &'a mut EntrySorter<'b>,
+    open: Option<OpenFile>,
+    failures: Vec<PageFailure>,
+    failure_count: u64,
+}
+
+impl Files<'_, '_> {
+    fn push(&mut self, head: FileHead, kind: EntryKind) -> Result<(), Option<RepoError>> {
+        let FileHead { path, mode, mtime, .. } = head;
+        Ok(self.sorter.push(Entry { path, mode, mtime, kind })?)
+    }
+
+    fn failed(&mut self, path: &[u8], block: u64) {
+        self.failure_count += 1;
+        if self.failures.len() < MOST_FAILURES {
+            let path = String::from_utf8_lossy(path).into_owned();
+            self.failures.push(PageFailure { path, block: u32::try_from(block).unwrap_or(u32::MAX) });
+        }
+    }
+}
+
+fn store(
+    job: &mut Job,
+    packs: &mut Packs<'_>,
+    files: &mut Files<'_, '_>,
+    page_size: u32,
+) -> Result<(), Option<RepoError>> {
+    let mut frame = 0;
+    let mut bad = job.bad_pages.iter().peekable();
+    let page_size = u64::from(page_size);
+    for (index, step) in job.steps.drain(..).enumerate() {
+        let mut offsets = Vec::new();
+        while let Some(page) = bad.next_if(|page| page.step == index) {
+            offsets.push(page.offset as u64);
+        }
+        match step {
+            Step::Begin(head) => {
+                files.open = Some(OpenFile { head, runs: Vec::new(), damaged: false, written: 0 })
+            }
+            Step::Frame { bytes, .. } => {
+                let encoded = job.encoded.get_mut(frame).ok_or(None)?;
+                frame += 1;
+                let (pack, at) = packs.append(encoded)?;
+                let mut file = files.open.take().ok_or(None)?;
+                match file.runs.last_mut() {
+                    Some(run) if run.pack == pack && run.first + run.count == at => run.count += 1,
+                    _ => file.runs.push(FrameRun { pack, first: at, count: 1 }),
+                }
+                for offset in offsets {
+                    file.damaged = true;
+                    files.failed(&file.head.path, (file.written + offset) / page_size);
+                }
+                file.written += bytes.len() as u64;
+                files.open = Some(file);
+            }
+            Step::End => {
+                let OpenFile { head, runs, damaged, .. } = files.open.take().ok_or(None)?;
+                let contents = Contents::Frames { frame_bytes: DATA_FRAME as u32, runs };
+                let size = head.size;
+                files.push(head, EntryKind::File { size, contents, damaged_pages: damaged })?;
+            }
+            Step::Shared { files: members, .. } => {
+                let encoded = job.encoded.get_mut(frame).ok_or(None)?;
+                frame += 1;
+                let (pack, at) = packs.append(encoded)?;
+                for (head, offset) in members {
+                    let (start, end) = (u64::from(offset), u64::from(offset) + head.size);
+                    let mut damaged = false;
+                    for page in offsets.iter().filter(|page| (start..end).contains(*page)) {
+                        damaged = true;
+                        files.failed(&head.path, (page - start) / page_size);
+                    }
+                    let contents = Contents::Shared { pack, frame: at, offset };
+                    let size = head.size;
+                    files.push(head, EntryKind::File { size, contents, damaged_pages: damaged })?;
+                }
+            }
+            Step::Bare(head, kind) => files.push(head, kind)?,
+        }
+    }
+    Ok(())
+}

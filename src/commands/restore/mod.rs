@@ -1,0 +1,373 @@
+//! `walden restore`: plans, shows the plan, and carries it out.
+
+mod refusals;
+mod show;
+
+use super::open::{connection, open_repository};
+use super::{Context, Outcome, no_stdout};
+use crate::failure::{Class, Failure};
+use crate::postgres::client::{ClientError, ReplicationClient};
+use crate::repo::Repository;
+use crate::report::{Phase as Shown, Report};
+use crate::restore::conf::shell_word;
+use crate::restore::owner::Owner;
+use crate::restore::plan::{self, Archiving, Means, Request};
+use crate::restore::tablespaces::TablespaceMap;
+use crate::restore::target::{Asked, Target, TargetAction, TargetType};
+use crate::restore::target_time::Here;
+use crate::restore::write::{Observer, Phase};
+use crate::settings::{
+    self, ArchiveMode, Form, RepositoryKind, RepositorySettings, RestoreSettings, RestoreType, Settings,
+};
+use crate::units::{ByteCount, SystemIdentifier};
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+/// How long a server that may be alive is waited for.
+const ALIVE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Restores.
+///
+/// # Errors
+/// In a person's words. Before the plan holds nothing is touched; after that the directory cannot be started
+/// and the same command goes on.
+pub fn run(context: &Context<'_>) -> Result<Outcome, Failure> {
+    let (settings, report) = (context.settings, context.report);
+    let stanza = settings.stanza()?;
+    let wanted = settings.restore()?;
+    let here = Here::new(context.env.now(), crate::report::render::local_zone());
+    let target = target(&wanted, &here).map_err(refusals::target)?;
+    let owner = match &wanted.owner {
+        Some(text) => Some(Owner::parse(text).map_err(|error| {
+            Failure::new(Class::Usage, "cannot give the files to that user")
+                .because(error)
+                .next("Name a user of this host: --owner=postgres.")
+        })?),
+        None => None,
+    };
+    let opened = Opened::open(settings, report)?;
+    let repositories: Vec<&Repository> = opened.repositories.iter().collect();
+    let alive = |system: SystemIdentifier| living_server(settings, system);
+    let request = Request {
+        repositories: &repositories,
+        only: opened.only,
+        stanza,
+        target,
+        set: wanted.set.clone(),
+        pgdata: absolute(&wanted.path)?,
+        wal_dir: wanted.wal_directory.as_deref().map(absolute).transpose()?,
+        tablespaces: tablespace_map(&wanted)?,
+        keep_out: keep_out(settings)?,
+        owner,
+        force: wanted.force,
+        archiving: match wanted.archive_mode {
+            // It starts on the timeline of the backup: archiving there would win names that the real server,
+            // wherever it is, still needs.
+            ArchiveMode::Auto if wanted.kind == RestoreType::None => Archiving::Off,
+            ArchiveMode::Auto => Archiving::UnlessAlive(&alive),
+            ArchiveMode::Preserve => Archiving::Preserve,
+            ArchiveMode::Off => Archiving::Off,
+        },
+        recovery_options: wanted.recovery_options.clone(),
+        program: program()?,
+        program_options: program_options(settings),
+        now: context.env.now(),
+    };
+    let words = Words { settings: &opened.settings, here: &here, wanted: &wanted, now: request.now, stanza };
+    let plan = plan::plan(&request).map_err(|error| refusals::plan(error, &request, &words))?;
+    let warned = show::warn(&plan, &words, report, &settings.secrets_from_environment()) || opened.incomplete;
+    if wanted.dry_run {
+        if report.is_json() {
+            report.json(&show::plan_json(&plan, &words, true)).map_err(no_stdout)?;
+        } else {
+            let text = format!(
+                "{}Nothing was changed. Leave out --dry-run to do this.\n",
+                show::plan_text(&plan, &words)
+            );
+            report.data(text).map_err(no_stdout)?;
+        }
+        return Ok(if warned { Outcome::DoneWithWarnings } else { Outcome::Done });
+    }
+    for line in show::plan_text(&plan, &words).lines() {
+        report.info(line);
+    }
+
+    let json = show::plan_json(&plan, &words, false);
+    let after = show::after_the_act(&plan, &words);
+    let place = plan.place.pgdata.clone();
+    let backup = plan.backup.record.backup_id.clone();
+    let repository = opened.settings.get(plan.repository()).cloned();
+    let means = Means {
+        workers: wanted.process_max,
+        spool: wanted.spool_path.clone(),
+        how_to_go_on: format!("To go on, run the same command again:\n  {}", command_line()),
+    };
+    let progress = Progress::new(context, plan.backup.record.sizes.database_bytes);
+    let began = std::time::Instant::now();
+    let result = plan.execute(&means, context.env, &progress);
+    progress.end();
+    let written = result.map_err(|error| refusals::execution(error, &place, repository.as_ref()))?;
+    report.info(format!(
+        "restored backup {backup} into {}: {} in {}",
+        place.display(),
+        ByteCount::new(written.bytes),
+        crate::report::render::duration(began.elapsed())
+    ));
+    if report.is_json() {
+        report.json(&json).map_err(no_stdout)?;
+    } else {
+        for line in after.lines() {
+            report.info(line);
+        }
+    }
+    Ok(if warned { Outcome::DoneWithWarnings } else { Outcome::Done })
+}
+
+/// What the texts are made with.
+struct Words<'a> {
+    settings: &'a [RepositorySettings],
+    here: &'a Here,
+    wanted: &'a RestoreSettings,
+    now: crate::units::Timestamp,
+    stanza: &'a crate::units::Stanza,
+}
+
+impl Words<'_> {
+    fn repository(&self, at: usize) -> String {
+        self.settings.get(at).map_or_else(|| format!("repository {}", at + 1), RepositorySettings::name)
+    }
+}
+
+fn target(wanted: &RestoreSettings, here: &Here) -> Result<Target, crate::restore::target::TargetError> {
+    let kind = match wanted.kind {
+        RestoreType::Default => TargetType::Default,
+        RestoreType::Immediate => TargetType::Immediate,
+        RestoreType::Time => TargetType::Time,
+        RestoreType::Xid => TargetType::Xid,
+        RestoreType::Lsn => TargetType::Lsn,
+        RestoreType::Name => TargetType::Name,
+        RestoreType::Standby => TargetType::Standby,
+        RestoreType::Preserve => TargetType::Preserve,
+        RestoreType::None => TargetType::None,
+    };
+    let action = match wanted.target_action {
+        // The default stands for "not said", so that it may stand beside types that reach nothing.
+        settings::TargetAction::Pause => None,
+        settings::TargetAction::Promote => Some(TargetAction::Promote),
+        settings::TargetAction::Shutdown => Some(TargetAction::Shutdown),
+    };
+    let timeline = wanted.target_timeline.as_deref().map(str::parse).transpose()?;
+    Target::from_options(
+        &Asked {
+            kind: Some(kind),
+            target: wanted.target.as_deref(),
+            exclusive: wanted.target_exclusive,
+            action,
+            timeline,
+        },
+        here,
+    )
+}
+
+fn absolute(path: &std::path::Path) -> Result<PathBuf, Failure> {
+    std::path::absolute(path).map_err(|error| {
+        Failure::new(Class::LocalFileSystem, format!("cannot tell where {} is", path.display()))
+            .because(error)
+    })
+}
+
+fn tablespace_map(wanted: &RestoreSettings) -> Result<TablespaceMap, Failure> {
+    let mut one = Vec::new();
+    for (key, path) in &wanted.tablespace_map {
+        one.push((key.clone(), absolute(std::path::Path::new(path))?));
+    }
+    Ok(TablespaceMap { one, all: wanted.tablespace_map_all.as_deref().map(absolute).transpose()? })
+}
+
+/// What a directory that is replaced must not have in it.
+fn keep_out(settings: &Settings) -> Result<Vec<(String, PathBuf)>, Failure> {
+    let mut all = Vec::new();
+    for repository in settings.all_repositories()? {
+        let name = repository.name();
+        match &repository.kind {
+            RepositoryKind::Posix { path } => all.push((name, absolute(path)?)),
+            RepositoryKind::Bucket(_) => {}
+        }
+    }
+    Ok(all)
+}
+
+fn program() -> Result<PathBuf, Failure> {
+    std::env::current_exe().map_err(|error| {
+        Failure::new(
+            Class::LocalFileSystem,
+            "cannot tell where this program is, to write it into restore_command",
+        )
+        .because(error)
+    })
+}
+
+fn program_options(settings: &Settings) -> Vec<OsString> {
+    settings
+        .to_repeat()
+        .into_iter()
+        // A recovery takes its WAL from wherever it is, whichever repository the backup came from.
+        .filter(|given| given.name != "repo")
+        .map(|given| {
+            OsString::from(match given.form {
+                Form::Set(value) => format!("--{}={value}", given.name),
+                Form::No => format!("--no-{}", given.name),
+                Form::Reset => format!("--reset-{}", given.name),
+            })
+        })
+        .collect()
+}
+
+/// This run's command line as a shell would take it.
+fn command_line() -> String {
+    use std::os::unix::ffi::OsStrExt;
+    let words: Vec<String> = std::env::args_os()
+        .map(|word| String::from_utf8_lossy(&shell_word(word.as_bytes())).into_owned())
+        .collect();
+    words.join(" ")
+}
+
+/// The repositories: WAL is taken from all of them, so one that does not open is only warned about, unless it
+/// is the one that was asked for or none is left.
+struct Opened {
+    repositories: Vec<Repository>,
+    settings: Vec<RepositorySettings>,
+    only: Option<usize>,
+    /// Some could not be opened, which was said.
+    incomplete: bool,
+}
+
+impl Opened {
+    fn open(settings: &Settings, report: &Report) -> Result<Self, Failure> {
+        let selected = settings.repositories()?;
+        let all = settings.all_repositories()?;
+        let narrowed = selected.len() < all.len();
+        let mut opened =
+            Self { repositories: Vec::new(), settings: Vec::new(), only: None, incomplete: false };
+        let mut first_failure = None;
+        for one in all {
+            let is_selected = selected.iter().any(|selected| selected.index == one.index);
+            match open_repository(&one) {
+                Ok(repository) => {
+                    if narrowed && is_selected {
+                        opened.only = Some(opened.repositories.len());
+                    }
+                    opened.repositories.push(repository);
+                    opened.settings.push(one);
+                }
+                Err(failure) if narrowed && is_selected => return Err(failure),
+                Err(failure) => {
+                    if let Some(earlier) = first_failure.replace(failure) {
+                        report.warn(earlier.one_line());
+                    }
+                }
+            }
+        }
+        match first_failure {
+            Some(failure) if opened.repositories.is_empty() => Err(failure),
+            Some(failure) => {
+                report.warn(failure.one_line());
+                opened.incomplete = true;
+                Ok(opened)
+            }
+            None => Ok(opened),
+        }
+    }
+}
+
+/// That a server of this cluster is alive, or may be: one that answers and does not let us in could be it, and two
+/// servers must not archive to one stanza. Silence proves nothing, and is not waited for long.
+fn living_server(settings: &Settings, system: SystemIdentifier) -> Option<String> {
+    let parameters = connection(&settings.server(1)).ok()?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().ok()?;
+    runtime.block_on(async {
+        let ask = async {
+            let mut client = match ReplicationClient::connect(&parameters).await {
+                Ok(client) => client,
+                Err(error) => return answered(&error),
+            };
+            let at = client.address().to_string();
+            let identity = match client.identify_system().await {
+                Ok(identity) => identity,
+                Err(error) => return answered(&error),
+            };
+            client.close().await;
+            (identity.system == system).then(|| format!("a server of this stanza is alive on {at}"))
+        };
+        tokio::time::timeout(ALIVE_TIMEOUT, ask).await.ok().flatten()
+    })
+}
+
+/// Whether this error is a PostgreSQL server's own answer.
+fn answered(error: &ClientError) -> Option<String> {
+    let place = match error {
+        ClientError::NoHbaEntry { at, .. }
+        | ClientError::Tls { at, .. }
+        | ClientError::ChannelBinding { at, .. }
+        | ClientError::PasswordMissing { at, .. }
+        | ClientError::PasswordWrong { at, .. }
+        | ClientError::NotAuthorized { at, .. } => format!(" on {at}"),
+        ClientError::AuthenticationUnsupported { .. }
+        | ClientError::NoReplicationRight { .. }
+        | ClientError::TooManyClients { .. }
+        | ClientError::NoFreeWalSender { .. }
+        | ClientError::NoSuchDatabase { .. }
+        | ClientError::NotReady { .. }
+        | ClientError::Server { .. } => String::new(),
+        _ => return None,
+    };
+    Some(format!("a server answers{place} that may be this stanza's and does not let us look"))
+}
+
+/// Shows the progress.
+struct Progress<'a> {
+    context: &'a Context<'a>,
+    total: u64,
+    written: AtomicU64,
+    phase: Mutex<Option<Shown<'a>>>,
+}
+
+impl<'a> Progress<'a> {
+    fn new(context: &'a Context<'a>, total: u64) -> Self {
+        Self { context, total, written: AtomicU64::new(0), phase: Mutex::new(None) }
+    }
+
+    fn end(&self) {
+        drop(self.phase.lock().unwrap_or_else(PoisonError::into_inner).take());
+    }
+}
+
+impl Observer for Progress<'_> {
+    fn interrupted(&self) -> bool {
+        self.context.stop.is_requested()
+    }
+
+    fn wrote(&self, bytes: u64) {
+        let sum = self.written.fetch_add(bytes, Ordering::Relaxed) + bytes;
+        if let Some(phase) = &*self.phase.lock().unwrap_or_else(PoisonError::into_inner) {
+            phase.done(ByteCount::new(sum));
+        }
+    }
+
+    fn phase(&self, phase: Phase) {
+        self.end();
+        self.written.store(0, Ordering::Relaxed);
+        let (name, total) = match phase {
+            Phase::Clearing => return,
+            Phase::Writing => ("restoring", Some(ByteCount::new(self.total))),
+            Phase::FetchingWal => ("fetching the backup's WAL", None),
+            Phase::Checking => ("comparing what was written with the backup", None),
+            Phase::Syncing => ("making it durable", None),
+        };
+        *self.phase.lock().unwrap_or_else(PoisonError::into_inner) =
+            Some(self.context.report.phase(name, total));
+    }
+}

@@ -1,0 +1,5 @@
+//! The `walden` program.
+
+fn main() -> std::process::ExitCode {
+    walden::cli::main()
+}
