@@ -115,6 +115,9 @@ pub struct Directory {
     path: PathBuf,
 }
 
+/// How long [`Directory::try_lock`] waits for somebody else's lock to go.
+const LOCK_PATIENCE: std::time::Duration = std::time::Duration::from_millis(400);
+
 const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
 
 impl Directory {
@@ -206,9 +209,19 @@ impl Directory {
 
     /// Whether this process now holds the directory's lock (flock), until this is closed. Where the file system
     /// has no locks everybody holds it: nothing may rest on it but the wish to fail early.
+    ///
+    /// A child process holds its parent's locks too, from fork to exec: a lock that goes away within
+    /// [`LOCK_PATIENCE`] was one of those, or of somebody who is done.
     #[must_use]
     pub fn try_lock(&self) -> bool {
-        rustix::fs::flock(&self.fd, FlockOperation::NonBlockingLockExclusive) != Err(Errno::WOULDBLOCK)
+        let began = std::time::Instant::now();
+        loop {
+            match rustix::fs::flock(&self.fd, FlockOperation::NonBlockingLockExclusive) {
+                Err(Errno::WOULDBLOCK) if began.elapsed() >= LOCK_PATIENCE => return false,
+                Err(Errno::WOULDBLOCK) => std::thread::sleep(LOCK_PATIENCE / 20),
+                _ => return true,
+            }
+        }
     }
 
     /// The path that it was opened under.

@@ -14,9 +14,8 @@
 //! * **tail**: the part of an unfinished segment that is already stored.
 //!
 //! # Rooms
-//! `tests/architecture.rs` holds the table of who may use whom. Engines (`wal`, `backup`, `restore`, `verify`) plan
-//! `tests/architecture.rs` holds the table of who may use whom. Engines (`wal`, `backup`, `restore`, `retention`) plan
-//! first and print nothing; `commands` is the only room that turns typed errors into what a person reads.
+//! `tests/architecture.rs` holds the table of who may use whom. Engines (`wal`, `backup`, `restore`, `retention`,
+//! `verify`) plan first and print nothing; `commands` is the only room that turns typed errors into what a person reads.
 
 pub mod backup;
 pub mod cli;

@@ -166,13 +166,8 @@ async fn examine(client: &mut ReplicationClient, request: &BackupRequest<'_>) ->
     }
     let is_standby = client.show("in_hot_standby").await? == "on";
     // Nothing on a standby tells whether its primary archives.
-    if request.archive_check && !is_standby {
-        let off = client.show("archive_mode").await? == "off"
-            || (client.show("archive_command").await?.is_empty()
-                && client.show("archive_library").await?.is_empty());
-        if off {
-            return Err(BackupError::ArchivingOff);
-        }
+    if request.archive_check && !is_standby && !archives(client, version_num).await? {
+        return Err(BackupError::ArchivingOff);
     }
     require_all_tablespaces(client, major).await?;
     let checksums = client.show("data_checksums").await? == "on";
@@ -181,6 +176,16 @@ async fn examine(client: &mut ReplicationClient, request: &BackupRequest<'_>) ->
     // point, which may be old.
     let floor = if is_standby { Lsn::INVALID } else { identity.flushed };
     Ok(Server { cluster, version_num, is_standby, floor, checksums, lineage })
+}
+
+/// Whether the server is set up to hand on its WAL.
+async fn archives(client: &mut ReplicationClient, version_num: u32) -> Result<bool, BackupError> {
+    if client.show("archive_mode").await? == "off" {
+        return Ok(false);
+    }
+    // Modules that archive came with 15.
+    Ok(!client.show("archive_command").await?.is_empty()
+        || (version_num >= 150_000 && !client.show("archive_library").await?.is_empty()))
 }
 
 async fn lineage_of(

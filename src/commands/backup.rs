@@ -2,6 +2,7 @@
 
 use super::archive_setting::archive_command;
 use super::open::{client_failure, connection, open_repository, repository_failure};
+use super::server::warn_of_untested;
 use super::{Context, Outcome, no_stdout};
 use crate::backup::{self, BackupError, BackupRequest, Observer, Taken};
 use crate::failure::{Class, Failure};
@@ -11,7 +12,7 @@ use crate::repo::frame;
 use crate::repo::record::Record;
 use crate::report::{Phase, Report, render};
 use crate::settings::{Compression, RepositorySettings, Settings};
-use crate::units::{ByteCount, Lsn, SegmentName, Stanza};
+use crate::units::{ByteCount, Lsn, PgMajor, SegmentName, Stanza};
 use crate::wal::{ClusterWal, WalError};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -58,6 +59,9 @@ pub fn run(context: &Context<'_>) -> Result<Outcome, Failure> {
 
     let record = &taken.record;
     report.info(summary(record));
+    if let Some(major) = PgMajor::from_version_num(record.cluster.server_version_num) {
+        warn_of_untested(major, report);
+    }
     let mut warnings = warn_about(&taken, report) | shown.room_is_short.load(Ordering::Relaxed);
     warnings |= warn_about_origin(&taken, &target, wanted.archive_timeout, report);
     warnings |= warn_about_others(settings, &target, stanza, &taken, report);

@@ -5,6 +5,7 @@ use crate::failure::{Class, Failure};
 use crate::postgres::client::{ClientError, Limits, ReplicationClient};
 use crate::postgres::control_file::{ControlFile, ControlFileError};
 use crate::repo::Cluster;
+use crate::report::Report;
 use crate::settings::ServerSettings;
 use crate::units::{ByteCount, PgMajor, SegmentSize};
 use std::path::{Path, PathBuf};
@@ -122,6 +123,25 @@ pub(super) async fn questions(client: &mut ReplicationClient, at: &str) -> Resul
     let segment_size =
         SegmentSize::new(segment).map_err(|_| strange("wal_segment_size", &segment.to_string()))?;
     Ok(Cluster { system: identity.system, major, page_size, segment_size, blocks_per_file })
+}
+
+/// Tells of a major that is newer than any that was tried; for a person who can wait with it.
+pub(super) fn warn_of_untested(major: PgMajor, report: &Report) {
+    if let Some(text) = untested(major) {
+        report.warn(text);
+    }
+}
+
+/// What there is to say of a major that is newer than any that was tried.
+pub(super) fn untested(major: PgMajor) -> Option<String> {
+    (major > PgMajor::NEWEST).then(|| {
+        format!(
+            "this walden was tested with PostgreSQL {} to {}, and this is {major}: it is tried; see whether there is a \
+             newer walden, and try a restore",
+            PgMajor::OLDEST,
+            PgMajor::NEWEST
+        )
+    })
 }
 
 fn supported(major: Option<PgMajor>, version: impl std::fmt::Display, at: &str) -> Result<PgMajor, Failure> {
@@ -249,12 +269,21 @@ mod tests {
 
     #[test]
     fn without_a_server_the_data_directory_tells_which_cluster_it_is() {
-        for major in [15, 16, 17, 18] {
+        for major in [14, 15, 16, 17, 18, 19] {
             let (_keep, path) = fixture(major);
             let (cluster, source) = learn_cluster(&nobody_there(Some(path.clone()))).unwrap();
             assert_eq!(source, Source::DataDirectory(path));
             assert_eq!(cluster.major, PgMajor::new(major));
             assert_eq!((cluster.page_size, cluster.blocks_per_file), (8192, 131_072));
+        }
+    }
+
+    #[test]
+    fn a_major_is_refused_tried_or_known() {
+        assert!(supported(Some(PgMajor::new(13)), 130_016, "here").is_err());
+        for (major, known) in [(14, true), (19, true), (20, false)] {
+            let major = supported(Some(PgMajor::new(major)), major, "here").unwrap();
+            assert_eq!(untested(major).is_none(), known, "{major}");
         }
     }
 

@@ -9,7 +9,7 @@ use super::open::{
     create_store, open_repository, open_store, repository_failure, secret, store_by_every_address,
     store_failure,
 };
-use super::server::{Source, learn_cluster};
+use super::server::{Source, learn_cluster, warn_of_untested};
 use super::{Context, Outcome, no_stdout};
 use crate::env::Env;
 use crate::failure::{Class, Failure};
@@ -34,6 +34,7 @@ pub(super) fn run(context: &Context<'_>) -> Result<Outcome, Failure> {
     if let Source::DataDirectory(path) = &source {
         context.report.info(format!("no server answers; {} tells which cluster it is", path.display()));
     }
+    warn_of_untested(cluster.major, context.report);
 
     let mut looked = Vec::with_capacity(repositories.len());
     for settings in repositories {

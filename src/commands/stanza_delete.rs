@@ -25,9 +25,6 @@ pub(super) fn run(context: &Context<'_>) -> Result<Outcome, Failure> {
     let (settings, report) = (context.settings, context.report);
     let stanza = settings.stanza()?;
     let wanted = settings.stanza_delete();
-    if !wanted.dry_run {
-        require_stopped(context, stanza)?;
-    }
     let mut opened = Vec::new();
     for target in settings.repositories()? {
         let repository = open_repository(&target)?;
@@ -42,6 +39,11 @@ pub(super) fn run(context: &Context<'_>) -> Result<Outcome, Failure> {
     let nothing = plans.iter().all(|(_, _, plan)| plan.is_empty());
     if nothing {
         return Err(no_stanza(stanza, &opened));
+    }
+    // After the look: a deletion that had just ended took the stop file along, and "stop it first" would
+    // mislead whoever runs the same again.
+    if !wanted.dry_run {
+        require_stopped(context, stanza)?;
     }
     let mut documents: Vec<serde_json::Value> =
         plans.iter().map(|(target, repository, plan)| as_json(target, repository, plan)).collect();

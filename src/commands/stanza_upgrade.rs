@@ -4,7 +4,7 @@
 //! is changed.
 
 use super::open::{open_repository, repository_failure};
-use super::server::{Source, learn_cluster};
+use super::server::{Source, learn_cluster, warn_of_untested};
 use super::stanza_create::changed;
 use super::{Context, Outcome, no_stdout};
 use crate::failure::{Class, Failure};
@@ -21,6 +21,7 @@ pub(super) fn run(context: &Context<'_>) -> Result<Outcome, Failure> {
     if let Source::DataDirectory(path) = &source {
         report.info(format!("no server answers; {} tells which cluster it is", path.display()));
     }
+    warn_of_untested(cluster.major, report);
     let mut looked = Vec::new();
     for target in settings.repositories()? {
         let repository = open_repository(&target)?;

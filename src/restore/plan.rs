@@ -206,7 +206,8 @@ pub fn plan<'a>(request: &Request<'a>) -> Result<Plan<'a>, PlanError> {
         &request.recovery_options,
     )
     .map_err(PlanError::Option)?;
-    if view.gap_follows(&lineage, record, &needed_wal) {
+    // Reading ahead came with 15.
+    if record.cluster.server_version_num >= 150_000 && view.gap_follows(&lineage, record, &needed_wal) {
         // Reading ahead, PostgreSQL would ask for the missing segment and stop before it came to the target.
         configuration.set_if_absent("recovery_prefetch", "off");
     }

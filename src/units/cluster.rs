@@ -57,9 +57,9 @@ pub struct PgMajor(u16);
 
 impl PgMajor {
     /// The oldest major whose backup protocol is spoken here.
-    pub const OLDEST: Self = Self(15);
+    pub const OLDEST: Self = Self(14);
     /// The newest major that was tested; a newer one is tried with a warning.
-    pub const NEWEST: Self = Self(18);
+    pub const NEWEST: Self = Self(19);
 
     /// Major version `major` (15 for PostgreSQL 15.x).
     #[must_use]

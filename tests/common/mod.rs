@@ -35,6 +35,6 @@ pub use oracle::{SegmentVerdict, segment_verdicts};
 pub use process::{Output, finish, kill_now, runs_as, wait_until};
 pub use proxy::Proxy;
 pub use scratch::Scratch;
-pub use servers::{Server, all_majors, majors_in_full, other_majors, test_all};
+pub use servers::{Server, all_majors, majors_in_full, newest_major, oldest_major, other_majors, test_all};
 pub use stores::{Azurite, BucketKind, Identity, RepositoryOptions, Request, S3Proxy, S3Server, runs};
 pub use walden::{STANZA, Walden};

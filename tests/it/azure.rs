@@ -1,13 +1,13 @@
 //! Repositories on Azure Blob Storage: the emulator Azurite, over TLS.
 
-use crate::common::{Azurite, Replace, golden, majors_in_full};
+use crate::common::{Azurite, Replace, golden, newest_major};
 use crate::s3::{IMPATIENT, Shop};
 use std::time::Duration;
 
 #[test]
 fn a_cluster_comes_back_to_a_moment_from_a_container() {
     let azurite = Azurite::shared();
-    let shop = Shop::open_new(majors_in_full()[1], 1, |_, _| vec![azurite.options("/cycle")]);
+    let shop = Shop::open_new(newest_major(), 1, |_, _| vec![azurite.options("/cycle")]);
     shop.round(1);
     shop.backup();
     shop.round(2);
@@ -32,7 +32,7 @@ fn a_cluster_comes_back_to_a_moment_from_a_container() {
 #[test]
 fn what_is_wrong_with_a_container_is_said() {
     let azurite = Azurite::shared();
-    let mut shop = Shop::closed(majors_in_full()[1], 1, |_, _| vec![azurite.options("/words")]);
+    let mut shop = Shop::closed(newest_major(), 1, |_, _| vec![azurite.options("/words")]);
     let good = azurite.options("/words");
     for (case, option, value) in [
         ("no-such-container", "azure-container", "nobodys"),

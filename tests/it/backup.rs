@@ -2,7 +2,7 @@
 
 use crate::common::{
     Cluster, Proxy, Replace, Scratch, Walden, all_majors, finish, golden, kill_now, majors_in_full,
-    wait_until,
+    newest_major, oldest_major, wait_until,
 };
 use rustix::process::Signal;
 use serde_json::Value;
@@ -65,7 +65,7 @@ fn a_backup_under_load_holds_every_file_and_is_listed() {
 #[test]
 fn checkpoints_and_switches_during_the_copy_do_no_harm() {
     let scratch = Scratch::new();
-    let (cluster, walden) = archiving_with(&scratch, majors_in_full()[0], |c| c.segment_size_mb(1));
+    let (cluster, walden) = archiving_with(&scratch, oldest_major(), |c| c.segment_size_mb(1));
     cluster.pgbench_init(5);
     let child = walden.spawn(&["backup", "--type=full", "--start-fast", "--max-rate=20M"]);
     for _ in 0..6 {
@@ -80,7 +80,7 @@ fn checkpoints_and_switches_during_the_copy_do_no_harm() {
 #[test]
 fn what_can_be_refused_is_refused_before_the_first_byte() {
     let scratch = Scratch::new();
-    let major = majors_in_full()[0];
+    let major = oldest_major();
     let walden = Walden::new(&scratch);
     let cluster = Cluster::build(&scratch, major).name("other").start();
     walden.configure(&cluster, &[]);
@@ -138,7 +138,7 @@ fn what_can_be_refused_is_refused_before_the_first_byte() {
 fn a_segment_that_does_not_arrive_fails_the_backup_by_name_and_the_next_one_succeeds() {
     let scratch = Scratch::new();
     let walden = Walden::new(&scratch);
-    let cluster = Cluster::build(&scratch, majors_in_full()[0]).archive_command("false").start();
+    let cluster = Cluster::build(&scratch, oldest_major()).archive_command("false").start();
     walden.configure(&cluster, &[]);
     walden.ok(&["stanza-create"]);
     let out = walden.fails(42, &["backup", "--type=full", "--start-fast", "--archive-timeout=2s"]);
@@ -170,7 +170,7 @@ fn without_an_archive_the_wal_is_fetched_over_the_connection() {
 #[test]
 fn an_interrupted_backup_shows_nowhere_leaves_no_sender_and_is_no_obstacle() {
     let scratch = Scratch::new();
-    let (cluster, walden) = archiving(&scratch, majors_in_full()[0]);
+    let (cluster, walden) = archiving(&scratch, oldest_major());
     cluster.pgbench_init(2);
     for signal in [Signal::INT, Signal::TERM, Signal::KILL] {
         let child = walden.spawn(&["backup", "--type=full", "--start-fast", "--max-rate=2M"]);
@@ -191,7 +191,7 @@ fn an_interrupted_backup_shows_nowhere_leaves_no_sender_and_is_no_obstacle() {
 #[test]
 fn two_backups_at_once_are_both_good() {
     let scratch = Scratch::new();
-    let (cluster, walden) = archiving(&scratch, majors_in_full()[1]);
+    let (cluster, walden) = archiving(&scratch, newest_major());
     cluster.pgbench_init(1);
     let children: Vec<_> = (0..2).map(|_| walden.spawn(&["backup", "--type=full", "--start-fast"])).collect();
     for child in children {
@@ -204,7 +204,7 @@ fn two_backups_at_once_are_both_good() {
 #[test]
 fn a_connection_that_is_cut_fails_the_backup_with_words() {
     let scratch = Scratch::new();
-    let (cluster, walden) = archiving(&scratch, majors_in_full()[1]);
+    let (cluster, walden) = archiving(&scratch, newest_major());
     cluster.pgbench_init(1);
     for after in [0_u64, 100, 600_000, 9_000_000] {
         let proxy = Proxy::before(&cluster);
@@ -250,7 +250,7 @@ fn odd_files_are_stored_names_that_are_no_text_and_files_of_many_gigabytes() {
     use std::ffi::OsStr;
     use std::os::unix::ffi::OsStrExt;
     let scratch = Scratch::new();
-    let (cluster, walden) = archiving(&scratch, majors_in_full()[0]);
+    let (cluster, walden) = archiving(&scratch, oldest_major());
     let strange = cluster.data().join(OsStr::from_bytes(b"strange-\xff\xfe"));
     fs::write(&strange, b"contents").unwrap();
     scratch.give(&strange);
@@ -269,7 +269,7 @@ fn odd_files_are_stored_names_that_are_no_text_and_files_of_many_gigabytes() {
 #[test]
 fn notes_are_kept_and_a_type_that_is_not_there_is_refused() {
     let scratch = Scratch::new();
-    let (cluster, walden) = archiving(&scratch, majors_in_full()[1]);
+    let (cluster, walden) = archiving(&scratch, newest_major());
     walden.ok(&[
         "backup",
         "--type=full",

@@ -5,7 +5,7 @@
 //! first thread watched, then with all. By default at the calls that commit; `WALDEN_TEST_ALL=1` adds every sync.
 
 use crate::common::{
-    Cluster, Output, STANZA, Scratch, Walden, finish, majors_in_full, runs_as, test_all, wait_until,
+    Cluster, Output, STANZA, Scratch, Walden, finish, oldest_major, runs_as, test_all, wait_until,
 };
 use serde_json::Value;
 use std::collections::BTreeSet;
@@ -32,7 +32,7 @@ impl Bench {
     fn start() -> Self {
         let scratch = Scratch::new();
         let walden = Walden::new(&scratch);
-        let cluster = Cluster::build(&scratch, majors_in_full()[0])
+        let cluster = Cluster::build(&scratch, oldest_major())
             .segment_size_mb(1)
             .conf(&["autovacuum = off", "wal_keep_size = 64MB"])
             .archive_command(&walden.archive_command())
@@ -307,7 +307,7 @@ fn a_full_repository_is_told_and_room_mends_it() {
     let scratch = Scratch::new();
     let walden = Walden::new(&scratch);
     let small = Small::mount(&walden.repo_path(), &format!("size=3m,mode=0700,uid={user},gid={group}"));
-    let cluster = Cluster::build(&scratch, majors_in_full()[0])
+    let cluster = Cluster::build(&scratch, oldest_major())
         .segment_size_mb(1)
         .conf(&["autovacuum = off"])
         .archive_command(&walden.archive_command())

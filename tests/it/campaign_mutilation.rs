@@ -5,7 +5,7 @@
 //! base backup. The commands are the built program's. `WALDEN_TEST_ALL=1` flips every bit of the offsets below and
 //! of many more.
 
-use crate::common::{Cluster, Output, Scratch, StopMode, Walden, finish, majors_in_full, test_all};
+use crate::common::{Cluster, Output, Scratch, StopMode, Walden, finish, newest_major, test_all};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -156,7 +156,7 @@ impl Campaign {
     fn begin(encrypted: bool) -> Self {
         let scratch = Scratch::new();
         let walden = Walden::new(&scratch);
-        let mut cluster = Cluster::build(&scratch, majors_in_full()[1])
+        let mut cluster = Cluster::build(&scratch, newest_major())
             .segment_size_mb(1)
             .conf(&["autovacuum = off", "wal_keep_size = 64MB"])
             .archive_command(&walden.archive_command())

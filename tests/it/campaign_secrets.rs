@@ -1,7 +1,7 @@
 //! No key, passphrase or password in anything that others can see: what commands print and log, what they write, and
 //! the process list while they run. And two clones that archive into one stanza.
 
-use crate::common::{Cluster, Output, Scratch, StopMode, Walden, majors_in_full, wait_until};
+use crate::common::{Cluster, Output, Scratch, StopMode, Walden, newest_major, wait_until};
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -89,7 +89,7 @@ fn no_secret_is_seen_anywhere() {
         let scratch = Scratch::new();
         let mut walden = Walden::new(&scratch);
         let script = scratch.join("archive");
-        let cluster = Cluster::build(&scratch, majors_in_full()[1])
+        let cluster = Cluster::build(&scratch, newest_major())
             .segment_size_mb(1)
             .hba(&["local all walden scram-sha-256", "local replication walden scram-sha-256"])
             .conf(&["wal_keep_size = 64MB"])
@@ -189,7 +189,7 @@ impl Watch {
 fn of_two_clones_that_archive_into_one_stanza_the_second_is_refused() {
     let scratch = Scratch::new();
     let walden = Walden::new(&scratch);
-    let mut primary = Cluster::build(&scratch, majors_in_full()[1])
+    let mut primary = Cluster::build(&scratch, newest_major())
         .segment_size_mb(1)
         .conf(&["autovacuum = off"])
         .archive_command(&walden.archive_command())

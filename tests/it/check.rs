@@ -2,7 +2,7 @@
 
 use crate::common::{
     BucketKind, Cluster, ClusterBuilder, Identity, Output, Replace, S3Server, Scratch, StopMode, Walden,
-    golden, majors_in_full, test_all, wait_until,
+    golden, newest_major, test_all, wait_until,
 };
 use serde_json::Value;
 use std::fs;
@@ -11,7 +11,7 @@ use std::os::unix::fs::PermissionsExt as _;
 /// A server as it should be: it archives to an encrypted repository.
 fn good(scratch: &Scratch, more: impl FnOnce(ClusterBuilder) -> ClusterBuilder) -> (Cluster, Walden) {
     let walden = Walden::new(scratch);
-    let builder = Cluster::build(scratch, *majors_in_full().last().expect("a major"))
+    let builder = Cluster::build(scratch, newest_major())
         .segment_size_mb(1)
         .archive_command(&walden.archive_command())
         .conf(&["archive_timeout = '1min'", "fsync = on"]);

@@ -14,7 +14,7 @@ use walden::postgres::client::{
 use walden::postgres::tar::{Demultiplexer, EntryKind, TarEvent};
 use walden::units::{ByteCount, Lsn, SegmentSize, TimelineId};
 
-use crate::common::{Cluster, Scratch, StopMode, all_majors, majors_in_full, wait_until};
+use crate::common::{Cluster, Scratch, StopMode, all_majors, majors_in_full, oldest_major, wait_until};
 
 fn run<T>(future: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future)
@@ -376,7 +376,7 @@ fn a_dropped_or_cancelled_backup_leaves_no_wal_sender() {
 #[test]
 fn the_server_keeps_to_the_rate_it_is_given() {
     let scratch = Scratch::new();
-    let cluster = Cluster::build(&scratch, majors_in_full()[0]).start();
+    let cluster = Cluster::build(&scratch, oldest_major()).start();
     run(async {
         let mut client = connect(&cluster).await;
         let max_rate = Some(MaxRate::new(ByteCount::mib(8)).unwrap());
@@ -492,7 +492,7 @@ fn streamed_wal_is_the_archived_segment_byte_for_byte_and_follows_a_timeline_swi
 #[test]
 fn wal_that_is_gone_is_told_apart() {
     let scratch = Scratch::new();
-    let cluster = Cluster::build(&scratch, majors_in_full()[0]).segment_size_mb(1).start();
+    let cluster = Cluster::build(&scratch, oldest_major()).segment_size_mb(1).start();
     for _ in 0..5 {
         cluster.switch_wal();
     }

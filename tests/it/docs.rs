@@ -3,7 +3,7 @@
 //!
 //! A block to be run stands after a line `<!-- docs: NAME -->`. Only places are replaced by those of the test.
 
-use crate::common::{Cluster, Output, Scratch, StopMode, Walden, finish, majors_in_full, wait_until};
+use crate::common::{Cluster, Output, Scratch, StopMode, Walden, finish, newest_major, wait_until};
 use std::fs;
 use std::path::Path;
 use walden::commands::{offered, runner};
@@ -129,7 +129,7 @@ struct Machine {
 impl Machine {
     fn new() -> Self {
         let scratch = Scratch::new();
-        let major = *majors_in_full().last().expect("a major");
+        let major = newest_major();
         let cluster = Cluster::build(&scratch, major).conf(&["fsync = on"]).start();
         // What Debian's configuration directory has besides.
         scratch.dir(cluster.data().join("conf.d"));

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 use crate::common::{
-    Cluster, Output, Replace, STANZA, Scratch, Walden, finish, golden, majors_in_full, test_all,
+    Cluster, Output, Replace, STANZA, Scratch, Walden, finish, golden, oldest_major, test_all,
 };
 
 /// A cluster with some backups, a row more in each, and WAL between them.
@@ -25,7 +25,7 @@ impl Shop {
     fn with_backups(count: usize, global: &[&str]) -> Self {
         let scratch = Scratch::new();
         let walden = Walden::new(&scratch);
-        let cluster = Cluster::build(&scratch, majors_in_full()[0])
+        let cluster = Cluster::build(&scratch, oldest_major())
             .segment_size_mb(1)
             .conf(&["autovacuum = off", "wal_keep_size = 64MB"])
             .archive_command(&walden.archive_command())

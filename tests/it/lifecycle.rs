@@ -7,8 +7,8 @@ use rustix::process::Signal;
 use serde_json::Value;
 
 use crate::common::{
-    Cluster, Replace, STANZA, Scratch, Server, StopMode, Walden, finish, golden, kill_now, majors_in_full,
-    wait_until,
+    Cluster, Replace, STANZA, Scratch, Server, StopMode, Walden, finish, golden, kill_now, newest_major,
+    oldest_major, wait_until,
 };
 
 const SYSTEM: &str = "select system_identifier from pg_control_system()";
@@ -90,7 +90,7 @@ fn restore(walden: &Walden, to: &Path, more: &[&str]) -> String {
 fn after_pg_upgrade_one_stanza_holds_both_clusters_and_both_come_back() {
     let scratch = Scratch::new();
     let walden = Walden::new(&scratch);
-    let (from, to) = (majors_in_full()[0], *majors_in_full().last().unwrap());
+    let (from, to) = (oldest_major(), newest_major());
     let build = |major: u32, name: &str| {
         Cluster::build(&scratch, major)
             .name(name)
@@ -182,7 +182,7 @@ fn names_only(walden: &Walden) -> bool {
 fn a_stopped_stanza_is_deleted_and_a_backup_that_slept_through_it_fails() {
     let scratch = Scratch::new();
     let walden = Walden::new(&scratch);
-    let cluster = Cluster::build(&scratch, *majors_in_full().last().unwrap())
+    let cluster = Cluster::build(&scratch, newest_major())
         .segment_size_mb(1)
         .conf(&["autovacuum = off", "wal_keep_size = 256MB", "wal_sender_timeout = 0"])
         .archive_command(&walden.archive_command())

@@ -2,7 +2,7 @@
 
 use crate::common::{
     Cluster, ClusterBuilder, Recovery, Replace, Scratch, StopMode, Walden, all_majors, finish, golden,
-    kill_now, majors_in_full, wait_until,
+    kill_now, oldest_major, wait_until,
 };
 use rustix::process::Signal;
 use serde_json::Value;
@@ -154,7 +154,7 @@ fn every_target_type_brings_back_exactly_what_it_names() {
 
 #[test]
 fn a_standby_follows_and_asks_no_old_primary() {
-    let story = Story::begin(majors_in_full()[0]);
+    let story = Story::begin(oldest_major());
     story.cluster.sql(
         "alter system set primary_conninfo = 'host=/nowhere'; alter system set primary_slot_name = 'gone'",
     );
@@ -173,7 +173,7 @@ fn a_standby_follows_and_asks_no_old_primary() {
 
 #[test]
 fn settings_of_another_recovery_do_not_survive() {
-    let story = Story::begin_with(majors_in_full()[0], |cluster| {
+    let story = Story::begin_with(oldest_major(), |cluster| {
         cluster.conf(&["recovery_target_xid = '5'", "recovery_end_command = 'touch /nowhere/x'"])
     });
     story.cluster.sql("alter system set recovery_target_name = 'old'");
@@ -196,7 +196,7 @@ fn settings_of_another_recovery_do_not_survive() {
 
 #[test]
 fn what_cannot_be_reached_is_refused_and_nothing_is_touched() {
-    let story = Story::begin(majors_in_full()[0]);
+    let story = Story::begin(oldest_major());
     let early = story.cluster.sql("select clock_timestamp()");
     std::thread::sleep(Duration::from_millis(50));
     story.round(0);
@@ -229,7 +229,7 @@ fn what_cannot_be_reached_is_refused_and_nothing_is_touched() {
 
 #[test]
 fn a_gap_is_refused_with_the_last_moment_before_it() {
-    let story = Story::begin(majors_in_full()[0]);
+    let story = Story::begin(oldest_major());
     story.backup();
     story.round(1);
     story.cluster.archive_now();
@@ -265,7 +265,7 @@ fn a_gap_is_refused_with_the_last_moment_before_it() {
 
 #[test]
 fn a_directory_in_use_or_of_somebody_else_is_refused() {
-    let story = Story::begin(majors_in_full()[0]);
+    let story = Story::begin(oldest_major());
     story.backup();
     story.cluster.archive_now();
     let mut texts = String::new();
@@ -298,7 +298,7 @@ fn a_directory_in_use_or_of_somebody_else_is_refused() {
 
 #[test]
 fn a_killed_restore_cannot_be_started_and_goes_on_by_the_same_command() {
-    let story = Story::begin(majors_in_full()[0]);
+    let story = Story::begin(oldest_major());
     story.cluster.pgbench_init(8);
     story.round(1);
     story.backup();
@@ -335,7 +335,7 @@ fn a_killed_restore_cannot_be_started_and_goes_on_by_the_same_command() {
 
 #[test]
 fn the_plan_is_shown_and_nothing_done() {
-    let story = Story::begin(majors_in_full()[0]);
+    let story = Story::begin(oldest_major());
     story.backup();
     story.round(1);
     let at =
@@ -367,7 +367,7 @@ fn the_plan_is_shown_and_nothing_done() {
 
 #[test]
 fn pg_wal_goes_where_it_is_told_and_a_full_disk_is_refused_before_anything() {
-    let story = Story::begin(majors_in_full()[0]);
+    let story = Story::begin(oldest_major());
     story.round(1);
     story.backup();
     story.cluster.archive_now();
@@ -380,7 +380,7 @@ fn pg_wal_goes_where_it_is_told_and_a_full_disk_is_refused_before_anything() {
 
 #[test]
 fn damage_in_the_repository_is_named_and_never_restored_from() {
-    let story = Story::begin(majors_in_full()[0]);
+    let story = Story::begin(oldest_major());
     let id = story.backup();
     story.cluster.archive_now();
     let pack = story.walden.repo_path().join(format!("shop/data/{id}/pack-000000"));
@@ -411,7 +411,7 @@ fn damage_in_the_repository_is_named_and_never_restored_from() {
 
 #[test]
 fn a_second_timeline_is_followed_and_the_first_can_still_be_named() {
-    let story = Story::begin(majors_in_full()[0]);
+    let story = Story::begin(oldest_major());
     story.round(1);
     story.backup();
     story.round(2);
@@ -461,7 +461,7 @@ fn history_of_timeline_two(repository: &Path) -> PathBuf {
 
 #[test]
 fn a_small_disk_is_refused_and_one_that_fills_leaves_nothing_that_starts() {
-    let story = Story::begin(majors_in_full()[0]);
+    let story = Story::begin(oldest_major());
     story.backup();
     story.cluster.archive_now();
     if !rustix::process::geteuid().is_root() {
@@ -483,7 +483,7 @@ fn a_small_disk_is_refused_and_one_that_fills_leaves_nothing_that_starts() {
 
 #[test]
 fn a_name_that_was_given_while_the_backup_ran_is_reached_from_an_older_one() {
-    let story = Story::begin(majors_in_full()[0]);
+    let story = Story::begin(oldest_major());
     story.cluster.pgbench_init(1);
     story.round(1);
     story.backup();

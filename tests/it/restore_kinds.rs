@@ -1,7 +1,7 @@
 //! `walden restore` in the ways that are asked for rarely: the image's own settings, one repository of several, a copy
 //! that needs no archive, and a `restore_command` that somebody wrote by hand and wrongly.
 
-use crate::common::{Cluster, Scratch, Walden, majors_in_full};
+use crate::common::{Cluster, Scratch, Walden, oldest_major};
 use std::fs;
 
 struct Rare {
@@ -14,7 +14,7 @@ impl Rare {
     fn begin(second_repository: bool) -> Self {
         let scratch = Scratch::new();
         let walden = Walden::new(&scratch);
-        let major = majors_in_full()[0];
+        let major = oldest_major();
         let cluster = Cluster::build(&scratch, major).archive_command(&walden.archive_command()).start();
         let second = format!("repo2-path={}", walden.join("repo2").display());
         match second_repository {

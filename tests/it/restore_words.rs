@@ -1,7 +1,7 @@
 //! What a restore says: its plan before and its advice after, alike on a terminal and in a file; and that the advice
 //! is true.
 
-use crate::common::{Cluster, Replace, Scratch, Walden, finish, golden, majors_in_full, wait_until};
+use crate::common::{Cluster, Replace, Scratch, Walden, finish, golden, newest_major, wait_until};
 use std::path::Path;
 
 struct Told {
@@ -14,7 +14,7 @@ impl Told {
     fn begin() -> Self {
         let scratch = Scratch::new();
         let walden = Walden::new(&scratch);
-        let major = *majors_in_full().last().expect("a major");
+        let major = newest_major();
         let cluster = Cluster::build(&scratch, major).archive_command(&walden.archive_command()).start();
         walden.configure(&cluster, &[]);
         walden.ok(&["stanza-create"]);

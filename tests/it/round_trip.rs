@@ -1,7 +1,7 @@
 //! Backup, archive and restore together, on clusters of other shapes than the ordinary one: what comes back is
 //! compared with what was there.
 
-use crate::common::{Cluster, Scratch, Walden, majors_in_full};
+use crate::common::{Cluster, Scratch, Walden, newest_major, oldest_major};
 
 struct Shape {
     major: u32,
@@ -61,7 +61,7 @@ fn round_trip(shape: &Shape) {
 #[test]
 fn segments_of_one_megabyte_no_checksums_one_worker_no_compression() {
     round_trip(&Shape {
-        major: majors_in_full()[0],
+        major: oldest_major(),
         segment_mb: 1,
         checksums: false,
         rows: 20_000,
@@ -73,7 +73,7 @@ fn segments_of_one_megabyte_no_checksums_one_worker_no_compression() {
 #[test]
 fn segments_in_parts_and_a_relation_of_many_frames_and_packs() {
     round_trip(&Shape {
-        major: majors_in_full()[1],
+        major: newest_major(),
         segment_mb: 64,
         checksums: true,
         rows: 330_000,
@@ -86,8 +86,7 @@ fn segments_in_parts_and_a_relation_of_many_frames_and_packs() {
 fn a_repository_in_the_clear_and_two_repositories() {
     let scratch = Scratch::new();
     let walden = Walden::new(&scratch);
-    let cluster =
-        Cluster::build(&scratch, majors_in_full()[1]).archive_command(&walden.archive_command()).start();
+    let cluster = Cluster::build(&scratch, newest_major()).archive_command(&walden.archive_command()).start();
     let second = format!("repo2-path={}", walden.join("repo2").display());
     walden.configure_plain(&cluster, &[&second, "repo2-cipher-type=none"]);
     walden.ok(&["stanza-create"]);

@@ -1,7 +1,8 @@
 //! Backups of a standby, with its primary idle, busy and gone: what comes back is compared with what was there.
 
 use crate::common::{
-    Cluster, Proxy, Replace, Scratch, StopMode, Walden, golden, majors_in_full, test_all, wait_until,
+    Cluster, Proxy, Replace, Scratch, StopMode, Walden, golden, majors_in_full, newest_major, test_all,
+    wait_until,
 };
 use serde_json::Value;
 use std::path::PathBuf;
@@ -239,7 +240,7 @@ fn without_an_archive_a_standbys_backup_brings_its_own_wal() {
 
 #[test]
 fn a_standby_made_of_a_standbys_backup_streams_without_the_originals_slot() {
-    let major = majors_in_full()[1];
+    let major = newest_major();
     let pair = Pair::begin(major);
     pair.round(1);
     pair.backup();
@@ -261,7 +262,7 @@ fn a_standby_made_of_a_standbys_backup_streams_without_the_originals_slot() {
 
 #[test]
 fn a_standby_that_is_promoted_meanwhile_or_cannot_be_copied_says_so() {
-    let major = majors_in_full()[1];
+    let major = newest_major();
     let pair = Pair::begin(major);
     // The other way round than usual: the stanza can be made at a standby.
     let (sockets, port) = at(&pair.standby);
@@ -295,7 +296,7 @@ fn a_standby_that_is_promoted_meanwhile_or_cannot_be_copied_says_so() {
 
 #[test]
 fn a_standby_that_lets_nobody_in_says_so() {
-    let mut pair = Pair::begin(majors_in_full()[1]);
+    let mut pair = Pair::begin(newest_major());
     pair.standby.stop(StopMode::Immediate);
     pair.standby.set_options(&["hot_standby=off"]);
     pair.standby.start();
@@ -349,7 +350,7 @@ fn a_switch_of_the_upstreams_timeline_is_followed() {
 
 #[test]
 fn a_hole_that_a_failover_left_is_shown_and_what_was_before_it_ends_there() {
-    let major = majors_in_full()[1];
+    let major = newest_major();
     let mut pair = Pair::begin_with(major, 1, true);
     pair.round(1);
     pair.walden.ok(&["backup", "--type=full", "--start-fast"]);
@@ -403,7 +404,7 @@ fn a_hole_that_a_failover_left_is_shown_and_what_was_before_it_ends_there() {
 
 #[test]
 fn wal_that_stops_coming_over_the_connection_is_not_awaited_for_ever() {
-    let pair = Pair::begin_with(majors_in_full()[1], 1, false);
+    let pair = Pair::begin_with(newest_major(), 1, false);
     let proxy = Proxy::before(&pair.standby);
     proxy.rule(r#"{"do":"blackhole","after":0,"after_query":"START_REPLICATION"}"#);
     let (sockets, port) = (proxy.socket_dir().display().to_string(), proxy.port().to_string());

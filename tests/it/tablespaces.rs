@@ -2,7 +2,7 @@
 
 use crate::common::{
     Cluster, ClusterBuilder, Replace, Scratch, StopMode, Walden, finish, golden, kill_now, majors_in_full,
-    wait_until,
+    newest_major, oldest_major, wait_until,
 };
 use rustix::process::Signal;
 use serde_json::Value;
@@ -162,7 +162,7 @@ fn a_copy_with_its_tablespaces_stands_beside_the_living_original_and_touches_not
 
 #[test]
 fn without_a_map_the_living_originals_tablespaces_are_refused_in_words_and_untouched() {
-    let spaced = Spaced::begin(majors_in_full()[0]);
+    let spaced = Spaced::begin(oldest_major());
     spaced.backup();
     spaced.cluster.archive_now();
     spaced.cluster.sql("checkpoint");
@@ -214,7 +214,7 @@ fn without_a_map_the_living_originals_tablespaces_are_refused_in_words_and_untou
 
 #[test]
 fn a_copied_data_directory_has_the_originals_links_and_is_not_replaced_through_them() {
-    let spaced = Spaced::begin(majors_in_full()[0]);
+    let spaced = Spaced::begin(oldest_major());
     spaced.backup();
     spaced.cluster.archive_now();
     spaced.cluster.sql("checkpoint");
@@ -280,7 +280,7 @@ fn a_tablespace_created_in_the_wal_never_brings_a_recovery_into_the_originals_fi
 
 #[test]
 fn a_killed_restore_with_tablespaces_cannot_be_started_and_goes_on() {
-    let spaced = Spaced::begin(*majors_in_full().last().unwrap());
+    let spaced = Spaced::begin(newest_major());
     spaced.cluster.pgbench_init(3);
     spaced.backup();
     spaced.cluster.archive_now();
@@ -335,7 +335,7 @@ fn a_killed_restore_with_tablespaces_cannot_be_started_and_goes_on() {
 
 #[test]
 fn a_standby_with_tablespaces_of_its_own_follows_the_primary_on_the_same_host() {
-    let spaced = Spaced::begin(*majors_in_full().last().unwrap());
+    let spaced = Spaced::begin(newest_major());
     spaced.backup();
     spaced.cluster.archive_now();
     let conninfo = format!("--recovery-option=primary_conninfo={}", spaced.cluster.conninfo());
@@ -400,7 +400,7 @@ fn a_tablespace_that_base_backups_of_old_versions_lack_is_refused() {
 
 #[test]
 fn a_server_whose_pg_wal_is_a_link_is_backed_up_and_comes_back_with_or_without_one() {
-    let spaced = Spaced::begin(majors_in_full()[0]);
+    let spaced = Spaced::begin(oldest_major());
     let Spaced { scratch, mut cluster, walden, .. } = spaced;
     cluster.stop(StopMode::Fast);
     let wal = scratch.join("wal disk");
@@ -446,7 +446,7 @@ fn a_server_whose_pg_wal_is_a_link_is_backed_up_and_comes_back_with_or_without_o
 #[test]
 fn a_tablespace_whose_directory_no_record_can_name_is_refused_before_the_first_byte() {
     use std::os::unix::ffi::OsStrExt;
-    let spaced = Spaced::begin(majors_in_full()[0]);
+    let spaced = Spaced::begin(oldest_major());
     let odd = spaced.scratch.join(std::ffi::OsStr::from_bytes(b"caf\xE9"));
     // A link made by hand, as for a location given in LATIN1: the server itself does not mind.
     let mut cluster = spaced.cluster;

@@ -2,7 +2,7 @@
 
 use super::finding::Finding;
 use crate::commands::open::{client_failure, connection};
-use crate::commands::server::{questions, runtime};
+use crate::commands::server::{questions, runtime, untested};
 use crate::env::Env;
 use crate::failure::Failure;
 use crate::postgres::client::{Address, ClientError, Limits, ReplicationClient, SystemIdentity};
@@ -296,6 +296,7 @@ pub(super) fn judge(facts: &ServerFacts) -> Vec<Finding> {
             facts.cluster.system
         ),
     )];
+    found.extend(untested(facts.cluster.major).map(|text| Finding::warning("server", text)));
     found.push(way_in(facts));
     found.extend(rights(facts));
     found.extend(senders(facts));

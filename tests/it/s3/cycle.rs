@@ -3,7 +3,7 @@
 use super::{Shop, restore_with};
 use crate::common::{
     BucketKind, Cluster, Identity, S3Proxy, S3Server, Scratch, StopMode, Walden, all_majors, golden,
-    majors_in_full, test_all, wait_until,
+    newest_major, oldest_major, test_all, wait_until,
 };
 use std::collections::BTreeMap;
 use std::fs;
@@ -12,7 +12,7 @@ use std::time::Duration;
 #[test]
 fn a_cluster_under_load_comes_back_to_a_moment_with_credentials_that_may_not_delete() {
     // The older one has the test after this one.
-    for major in if test_all() { all_majors() } else { vec![majors_in_full()[1]] } {
+    for major in if test_all() { all_majors() } else { vec![newest_major()] } {
         let server = S3Server::shared();
         let bucket = server.bucket(BucketKind::Plain);
         let shop = Shop::open(major, 16, |_, _| vec![server.options(&bucket, Identity::NoDelete)]);
@@ -54,7 +54,7 @@ fn from_the_bucket_and_the_key_alone_a_truncated_table_comes_back_elsewhere() {
     let bucket = server.bucket(BucketKind::Plain);
     let options = server.options(&bucket, Identity::Admin);
     let (before, moment, key, major) = {
-        let major = majors_in_full()[0];
+        let major = oldest_major();
         let mut shop = Shop::open(major, 16, |_, _| vec![options.clone()]);
         shop.cluster.sql(
             "create table orders as select g as id, md5(g::text) as what from generate_series(1, 20000) g",
@@ -100,8 +100,7 @@ fn versioned_and_locked_buckets_hold_one_version_of_each_object() {
     for kind in kinds.into_iter().take(if test_all() { 2 } else { 1 }) {
         let server = S3Server::shared();
         let bucket = server.bucket(kind);
-        let shop =
-            Shop::open_new(majors_in_full()[1], 1, |_, _| vec![server.options(&bucket, Identity::Admin)]);
+        let shop = Shop::open_new(newest_major(), 1, |_, _| vec![server.options(&bucket, Identity::Admin)]);
         shop.round(1);
         shop.backup();
         shop.round(2);
@@ -130,7 +129,7 @@ fn a_file_system_and_a_bucket_side_by_side_and_the_bucket_goes_away_for_a_while(
     let server = S3Server::shared();
     let bucket = server.bucket(BucketKind::Plain);
     let mut proxy = None;
-    let shop = Shop::open(majors_in_full()[1], 1, |scratch, walden| {
+    let shop = Shop::open(newest_major(), 1, |scratch, walden| {
         let proxy = proxy.insert(S3Proxy::before(server, scratch));
         vec![walden.posix_options("repo"), proxy.options(&bucket, Identity::NoDelete)]
     });
@@ -178,7 +177,7 @@ fn cephs_gateway_serves_as_well() {
         return;
     }
     let server = S3Server::ceph();
-    let shop = Shop::open_new(majors_in_full()[1], 16, |_, _| {
+    let shop = Shop::open_new(newest_major(), 16, |_, _| {
         vec![server.options(&server.bucket(BucketKind::Plain), Identity::Admin)]
     });
     shop.cluster.pgbench_init(1);

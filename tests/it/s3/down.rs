@@ -1,7 +1,7 @@
 //! The store goes away in the middle.
 
 use super::{IMPATIENT, Shop, restore_with};
-use crate::common::{BucketKind, Identity, S3Proxy, S3Server, Walden, golden, majors_in_full, wait_until};
+use crate::common::{BucketKind, Identity, S3Proxy, S3Server, Walden, golden, newest_major, wait_until};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -17,8 +17,7 @@ impl Away {
     fn new() -> Self {
         let server = S3Server::shared();
         let bucket = server.bucket(BucketKind::Plain);
-        let shop =
-            Shop::open(majors_in_full()[1], 1, |_, _| vec![server.options(&bucket, Identity::NoDelete)]);
+        let shop = Shop::open(newest_major(), 1, |_, _| vec![server.options(&bucket, Identity::NoDelete)]);
         let proxy = S3Proxy::before(server, &shop.scratch);
         let mut reader = Walden::new(&shop.scratch);
         let key = std::fs::read(shop.walden.key_path()).unwrap();
@@ -52,7 +51,7 @@ fn in_a_backup_for_a_moment_and_for_good() {
     let server = S3Server::shared();
     let bucket = server.bucket(BucketKind::Plain);
     let mut proxy = None;
-    let shop = Shop::open(majors_in_full()[1], 1, |scratch, _| {
+    let shop = Shop::open(newest_major(), 1, |scratch, _| {
         let proxy = proxy.insert(S3Proxy::before(server, scratch));
         vec![proxy.options(&bucket, Identity::NoDelete)]
     });

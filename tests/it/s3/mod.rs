@@ -11,7 +11,7 @@ mod words;
 
 use crate::common::{
     BucketKind, Cluster, Identity, Output, Replace, RepositoryOptions, S3Proxy, S3Server, Scratch, Walden,
-    majors_in_full,
+    newest_major,
 };
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -206,7 +206,7 @@ pub fn restore_with(walden: &Walden, scratch: &Scratch, name: &str, arguments: &
 pub fn behind_a_proxy(segment_mb: u32) -> (Shop, S3Proxy) {
     let server = S3Server::shared();
     let mut proxy = None;
-    let shop = Shop::open(majors_in_full()[1], segment_mb, |scratch, _| {
+    let shop = Shop::open(newest_major(), segment_mb, |scratch, _| {
         let proxy = proxy.insert(S3Proxy::before(server, scratch));
         vec![proxy.options(&server.bucket(BucketKind::Plain), Identity::NoDelete)]
     });

@@ -2,8 +2,7 @@
 
 use super::{IMPATIENT, Shop};
 use crate::common::{
-    BucketKind, Identity, Output, Replace, RepositoryOptions, S3Proxy, S3Server, finish, golden,
-    majors_in_full,
+    BucketKind, Identity, Output, Replace, RepositoryOptions, S3Proxy, S3Server, finish, golden, newest_major,
 };
 use std::process::Command;
 
@@ -38,7 +37,7 @@ fn what_is_wrong_with_a_store_is_said_with_what_to_do() {
     let bucket = server.bucket(BucketKind::Plain);
     let good = server.options(&bucket, Identity::Admin);
     let mut proxy = None;
-    let mut shop = Shop::open(majors_in_full()[1], 1, |scratch, _| {
+    let mut shop = Shop::open(newest_major(), 1, |scratch, _| {
         proxy = Some(S3Proxy::before(server, scratch));
         vec![good.clone()]
     });

@@ -1,7 +1,7 @@
 //! Every mode against every certificate.
 
 use super::*;
-use crate::common::{majors_in_full, test_all};
+use crate::common::{majors_in_full, newest_major, test_all};
 use walden::postgres::client::CertificateProblem;
 
 /// How a connection with `string` ends, in a word.
@@ -101,7 +101,7 @@ fn every_sslmode_does_with_every_certificate_what_libpq_does() {
 fn certificates_of_every_kind_are_verified_or_refused_by_name() {
     let scratch = Scratch::new();
     let certificates = Certificates::new(&scratch);
-    let major = *majors_in_full().last().unwrap();
+    let major = newest_major();
     let cluster = Cluster::build(&scratch, major).tcp().conf(&certificates.server_lines("server")).start();
     let with = |roots: &str, rest: &str| {
         let mode = if rest.contains("sslmode=") { "" } else { "sslmode=verify-full" };

@@ -1,7 +1,7 @@
 //! The program over TLS: a backup from end to end, and what a person reads when it cannot be.
 
 use super::*;
-use crate::common::{Replace, Walden, golden, majors_in_full};
+use crate::common::{Replace, Walden, golden, majors_in_full, newest_major, oldest_major};
 use std::os::unix::fs::PermissionsExt;
 
 /// The configuration of `walden` without the server's address, then these lines.
@@ -68,7 +68,7 @@ fn what_is_in_the_way_of_tls_is_told_with_what_to_do() {
     let scratch = Scratch::new();
     let certificates = Certificates::new(&scratch);
     let walden = Walden::new(&scratch);
-    let major = *majors_in_full().last().unwrap();
+    let major = newest_major();
     let cluster = Cluster::build(&scratch, major)
         .tcp()
         .hba(&[
@@ -174,7 +174,7 @@ fn what_is_in_the_way_of_tls_is_told_with_what_to_do() {
 fn archiving_reads_no_trusted_certificates() {
     let scratch = Scratch::new();
     let mut walden = Walden::new(&scratch);
-    let cluster = Cluster::build(&scratch, majors_in_full()[0]).start();
+    let cluster = Cluster::build(&scratch, oldest_major()).start();
     walden.configure_plain(&cluster, &[]);
     walden.ok(&["stanza-create"]);
     walden.env("PGSSLROOTCERT", "system");

@@ -1,10 +1,15 @@
-//! `BASE_BACKUP`, PostgreSQL 15 and later (`src/backend/backup/basebackup_copy.c`): a stream of events that
-//! ends only when the server has said its last word.
+//! `BASE_BACKUP` (`src/backend/backup/basebackup_copy.c`): a stream of events that ends only when the server has
+//! said its last word.
 //!
 //! ```text
 //! Started (Archive Data*)+ [ManifestBegin ManifestData*] (End | EndedWithPageFailures)
 //! ```
-//! with `Progress` anywhere between `Started` and the end.
+//! with `Progress` anywhere between `Started` and the end. What PostgreSQL 14 says otherwise is in [`before_15`].
+
+mod before_15;
+mod options;
+
+pub use options::{BackupOptions, Checkpoint, Manifest, ManifestChecksums, MaxRate};
 
 use super::connection::{ReplicationClient, State};
 use super::error::{ClientError, Doing, Notice, classify};
@@ -12,123 +17,12 @@ use super::message::{self, Broken, Reader};
 use crate::units::{ByteCount, Lsn, TimelineId};
 use std::ffi::OsString;
 use std::fmt;
-use std::fmt::Write as _;
 use std::ops::Range;
 use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 
 /// The most tablespaces and archives that one backup may have.
 const MOST_TABLESPACES: usize = 1 << 16;
-/// The longest label (`MAXPGPATH` in the server).
-const LONGEST_LABEL: usize = 1023;
-
-/// How the server makes the checkpoint that a backup begins with.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Checkpoint {
-    /// At once, at the price of a burst of writes.
-    Fast,
-    /// Spread over `checkpoint_completion_target`: it may take minutes.
-    Spread,
-}
-
-/// Whether the server sends a `backup_manifest`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Manifest {
-    /// No manifest.
-    No,
-    /// With these checksums of the files.
-    Yes(ManifestChecksums),
-}
-
-/// The checksums in a manifest; each costs the server processor time.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[allow(missing_docs)]
-pub enum ManifestChecksums {
-    None,
-    Crc32c,
-    Sha224,
-    Sha256,
-    Sha384,
-    Sha512,
-}
-
-/// A rate that the server can hold: 32 kB/s to 1 GB/s, in units of 1,024 bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct MaxRate(u32);
-
-impl MaxRate {
-    /// `rate` bytes a second, rounded down to whole KiB; `None` outside what the server accepts.
-    #[must_use]
-    pub fn new(rate: ByteCount) -> Option<Self> {
-        let kib = u32::try_from(rate.as_u64() >> 10).ok()?;
-        (32..=1_048_576).contains(&kib).then_some(Self(kib))
-    }
-}
-
-/// What to ask of the server. WAL is never included and archiving never waited for: both are the caller's.
-#[derive(Clone, Debug)]
-pub struct BackupOptions {
-    /// The `LABEL` line of `backup_label`: one line.
-    pub label: String,
-    /// The checkpoint at the beginning.
-    pub checkpoint: Checkpoint,
-    /// Announce sizes at the start (the server walks all files first) and report progress.
-    pub progress: bool,
-    /// How fast the server may send.
-    pub max_rate: Option<MaxRate>,
-    /// The manifest.
-    pub manifest: Manifest,
-    /// Have the server verify page checksums, where the cluster has them.
-    pub verify_checksums: bool,
-}
-
-impl Default for BackupOptions {
-    fn default() -> Self {
-        Self {
-            label: "walden".to_owned(),
-            checkpoint: Checkpoint::Spread,
-            progress: true,
-            max_rate: None,
-            manifest: Manifest::No,
-            verify_checksums: true,
-        }
-    }
-}
-
-impl BackupOptions {
-    fn command(&self) -> Result<String, ClientError> {
-        if self.label.len() > LONGEST_LABEL || self.label.chars().any(char::is_control) {
-            return Err(ClientError::Request(
-                "a backup's label is one line of at most 1,023 bytes".to_owned(),
-            ));
-        }
-        let checkpoint = match self.checkpoint {
-            Checkpoint::Fast => "fast",
-            Checkpoint::Spread => "spread",
-        };
-        let mut command = format!(
-            "BASE_BACKUP (LABEL '{}', CHECKPOINT '{checkpoint}', PROGRESS {}, VERIFY_CHECKSUMS {}, \
-             WAL false, WAIT false, TABLESPACE_MAP true",
-            self.label.replace('\'', "''"),
-            self.progress,
-            self.verify_checksums,
-        );
-        if let Some(MaxRate(kib)) = self.max_rate {
-            let _ = write!(command, ", MAX_RATE {kib}");
-        }
-        command.push_str(match self.manifest {
-            Manifest::No => ", MANIFEST 'no')",
-            Manifest::Yes(ManifestChecksums::None) => ", MANIFEST 'yes', MANIFEST_CHECKSUMS 'NONE')",
-            Manifest::Yes(ManifestChecksums::Crc32c) => ", MANIFEST 'yes', MANIFEST_CHECKSUMS 'CRC32C')",
-            Manifest::Yes(ManifestChecksums::Sha224) => ", MANIFEST 'yes', MANIFEST_CHECKSUMS 'SHA224')",
-            Manifest::Yes(ManifestChecksums::Sha256) => ", MANIFEST 'yes', MANIFEST_CHECKSUMS 'SHA256')",
-            Manifest::Yes(ManifestChecksums::Sha384) => ", MANIFEST 'yes', MANIFEST_CHECKSUMS 'SHA384')",
-            Manifest::Yes(ManifestChecksums::Sha512) => ", MANIFEST 'yes', MANIFEST_CHECKSUMS 'SHA512')",
-        });
-        Ok(command)
-    }
-}
-
 /// A tablespace other than `pg_default` and `pg_global`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tablespace {
@@ -225,6 +119,14 @@ pub enum Event<'a> {
     EndedWithPageFailures(Box<PageFailures>),
 }
 
+/// The two ways in which servers speak of base backups.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Dialect {
+    /// 14 and earlier.
+    Before15,
+    Since15,
+}
+
 /// Where in the answer we are.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Phase {
@@ -257,6 +159,8 @@ enum Found {
     Started(BackupStart),
     Archive(ArchiveStart),
     Data(Range<usize>),
+    /// What a tar archive ends with, and servers before 15 leave out.
+    Trailer,
     Progress(ByteCount),
     ManifestBegin,
     ManifestData(Range<usize>),
@@ -270,6 +174,8 @@ pub struct BaseBackup<'c> {
     client: &'c mut ReplicationClient,
     phase: Phase,
     archives: usize,
+    /// What is still to come, where the server does not name it as it comes.
+    unnamed: Option<before_15::ToCome>,
     /// An ErrorResponse came; ReadyForQuery is still to follow.
     error: Option<Notice>,
 }
@@ -286,10 +192,24 @@ impl ReplicationClient {
     /// # Errors
     /// When the command cannot be sent. The server's refusals come from `next`.
     pub async fn base_backup(&mut self, options: &BackupOptions) -> Result<BaseBackup<'_>, ClientError> {
-        let command = options.command()?;
+        let dialect = self.dialect();
+        let command = options.command(dialect)?;
         self.begin_tap();
         self.send_query(&command, &Doing::AwaitingCheckpoint).await?;
-        Ok(BaseBackup { client: self, phase: Phase::Start, archives: 0, error: None })
+        let unnamed = match dialect {
+            Dialect::Before15 => Some(before_15::ToCome::new(options.manifest)),
+            Dialect::Since15 => None,
+        };
+        Ok(BaseBackup { client: self, phase: Phase::Start, archives: 0, unnamed, error: None })
+    }
+
+    /// By the version that every server reports when a session begins.
+    fn dialect(&self) -> Dialect {
+        let digits = |text: &str| text.split(|c: char| !c.is_ascii_digit()).next()?.parse::<u32>().ok();
+        match self.parameter("server_version").and_then(digits) {
+            Some(major) if major < 15 => Dialect::Before15,
+            _ => Dialect::Since15,
+        }
     }
 }
 
@@ -310,6 +230,7 @@ impl BaseBackup<'_> {
             Found::Started(start) => Event::Started(start),
             Found::Archive(archive) => Event::Archive(archive),
             Found::Data(range) => Event::Data(self.client.wire.slice(range)),
+            Found::Trailer => Event::Data(before_15::TRAILER),
             Found::Progress(bytes) => Event::Progress(bytes),
             Found::ManifestBegin => Event::ManifestBegin,
             Found::ManifestData(range) => Event::ManifestData(self.client.wire.slice(range)),
@@ -424,8 +345,16 @@ impl BaseBackup<'_> {
                     base_size,
                     tablespaces: std::mem::take(others),
                 };
+                if let Some(unnamed) = &mut self.unnamed {
+                    unnamed.announce(&start);
+                }
                 self.phase = Phase::CopyBegin;
                 Ok(Some(Found::Started(start)))
+            }
+            (b'H' | b'd' | b'c', Phase::CopyBegin | Phase::InArchive | Phase::InManifest)
+                if self.unnamed.is_some() =>
+            {
+                self.step_before_15(tag, range)
             }
             (b'H', Phase::CopyBegin) => {
                 self.phase = Phase::BeforeArchives;
