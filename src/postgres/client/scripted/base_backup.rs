@@ -49,7 +49,7 @@ fn backup_messages_of_14() -> Vec<Vec<u8>> {
     let modern = backup_messages(false);
     let mut messages = vec![
         [
-            frame(b'S', b"server_version\014.23\0"),
+            frame(b'S', b"server_version\x0014.23\0"),
             frame(b'T', &[0, 0]),
             row(&[Some("140023")]),
             complete("SHOW"),
