@@ -47,7 +47,8 @@ pub struct Wishes {
     pub system: SystemIdentifier,
     /// The folder that a server of its version has in a tablespace's directory: `PG_17_202406281`.
     pub version_folder: String,
-    /// What must lie neither in a directory that is filled nor around it: repositories, with a name for each.
+    /// What must lie neither in a directory that is filled nor around it, with a name for each: repositories,
+    /// configuration, keys.
     pub keep_out: Vec<(String, PathBuf)>,
 }
 

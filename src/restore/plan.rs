@@ -72,7 +72,8 @@ pub struct Request<'a> {
     pub wal_dir: Option<PathBuf>,
     /// Where tablespaces go that are not to go where the original has them.
     pub tablespaces: TablespaceMap,
-    /// What must not be restored over or into, with a name for each: repositories, the configuration.
+    /// What must not be restored over or into, with a name for each: repositories, configuration,
+    /// keys.
     pub keep_out: Vec<(String, PathBuf)>,
     /// `--owner`
     pub owner: Option<Owner>,

@@ -185,6 +185,12 @@ impl SegmentScan {
         }
     }
 
+    /// The tablespaces that records create in what was fed so far.
+    #[must_use]
+    pub fn tablespaces_created(self) -> Vec<CreatedTablespace> {
+        self.commits.tablespaces
+    }
+
     /// What was found, after the last byte.
     ///
     /// # Errors

@@ -18,8 +18,10 @@ use crate::restore::target_time::Here;
 use crate::restore::write::{Observer, Phase};
 use crate::settings::{
     self, ArchiveMode, Form, RepositoryKind, RepositorySettings, RestoreSettings, RestoreType, Settings,
+    Value,
 };
 use crate::units::{ByteCount, SystemIdentifier};
+use std::cell::RefCell;
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -50,7 +52,15 @@ pub fn run(context: &Context<'_>) -> Result<Outcome, Failure> {
     };
     let opened = Opened::open(settings, report)?;
     let repositories: Vec<&Repository> = opened.repositories.iter().collect();
-    let alive = |system: SystemIdentifier| living_server(settings, system);
+    let unknown = RefCell::new(None);
+    let alive = |system: SystemIdentifier| match living_server(settings, system) {
+        Life::Alive(how) => Some(how),
+        Life::Gone => None,
+        Life::Unknown(why) => {
+            *unknown.borrow_mut() = Some(why);
+            None
+        }
+    };
     let request = Request {
         repositories: &repositories,
         only: opened.only,
@@ -78,7 +88,15 @@ pub fn run(context: &Context<'_>) -> Result<Outcome, Failure> {
     };
     let words = Words { settings: &opened.settings, here: &here, wanted: &wanted, now: request.now, stanza };
     let plan = plan::plan(&request).map_err(|error| refusals::plan(error, &request, &words))?;
-    let warned = show::warn(&plan, &words, report, &settings.secrets_from_environment()) || opened.incomplete;
+    let mut warned =
+        show::warn(&plan, &words, report, &settings.secrets_from_environment()) || opened.incomplete;
+    if let Some(why) = unknown.take() {
+        report.warn(format!(
+            "whether a server of stanza {stanza} is alive could not be told: {why}. The restored server will archive; if \
+             the old one may still be alive, restore with --archive-mode=off"
+        ));
+        warned = true;
+    }
     if wanted.dry_run {
         if report.is_json() {
             report.json(&show::plan_json(&plan, &words, true)).map_err(no_stdout)?;
@@ -187,7 +205,7 @@ fn tablespace_map(wanted: &RestoreSettings) -> Result<TablespaceMap, Failure> {
     Ok(TablespaceMap { one, all: wanted.tablespace_map_all.as_deref().map(absolute).transpose()? })
 }
 
-/// What a directory that is replaced must not have in it.
+/// What a directory that is replaced must not have in it: it may be the only copy, and the server needs it for its WAL.
 fn keep_out(settings: &Settings) -> Result<Vec<(String, PathBuf)>, Failure> {
     let mut all = Vec::new();
     for repository in settings.all_repositories()? {
@@ -195,6 +213,17 @@ fn keep_out(settings: &Settings) -> Result<Vec<(String, PathBuf)>, Failure> {
         match &repository.kind {
             RepositoryKind::Posix { path } => all.push((name, absolute(path)?)),
             RepositoryKind::Bucket(_) => {}
+        }
+    }
+    for file in settings.files() {
+        all.push(("the configuration".to_owned(), absolute(file)?));
+    }
+    for setting in settings.all() {
+        // Keys, secrets and certificates.
+        if let Value::Path(path) = &setting.value
+            && setting.key.name.ends_with("-file")
+        {
+            all.push((format!("the file of {}", setting.name()), absolute(path)?));
         }
     }
     Ok(all)
@@ -283,27 +312,62 @@ impl Opened {
     }
 }
 
-/// That a server of this cluster is alive, or may be: one that answers and does not let us in could be it, and two
-/// servers must not archive to one stanza. Silence proves nothing, and is not waited for long.
-fn living_server(settings: &Settings, system: SystemIdentifier) -> Option<String> {
-    let parameters = connection(&settings.server(1)).ok()?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().ok()?;
+/// Whether a server of this cluster lives where the settings say.
+enum Life {
+    /// One does, or one answers that could be it and does not let us in: two servers must not archive to one stanza.
+    Alive(String),
+    /// Nothing listens there, or it is another cluster.
+    Gone,
+    /// Why it cannot be told.
+    Unknown(String),
+}
+
+fn living_server(settings: &Settings, system: SystemIdentifier) -> Life {
+    let parameters = match connection(&settings.server(1)) {
+        Ok(parameters) => parameters,
+        Err(failure) => return Life::Unknown(failure.one_line()),
+    };
+    let runtime = match super::server::runtime() {
+        Ok(runtime) => runtime,
+        Err(failure) => return Life::Unknown(failure.one_line()),
+    };
     runtime.block_on(async {
         let ask = async {
             let mut client = match ReplicationClient::connect(&parameters).await {
                 Ok(client) => client,
-                Err(error) => return answered(&error),
+                Err(error) => return life_by(&error),
             };
             let at = client.address().to_string();
             let identity = match client.identify_system().await {
                 Ok(identity) => identity,
-                Err(error) => return answered(&error),
+                Err(error) => return life_by(&error),
             };
             client.close().await;
-            (identity.system == system).then(|| format!("a server of this stanza is alive on {at}"))
+            if identity.system == system {
+                Life::Alive(format!("a server of this stanza is alive on {at}"))
+            } else {
+                Life::Gone
+            }
         };
-        tokio::time::timeout(ALIVE_TIMEOUT, ask).await.ok().flatten()
+        // Whoever is down with its host is silent, too: that is not waited for long.
+        tokio::time::timeout(ALIVE_TIMEOUT, ask).await.unwrap_or_else(|_| {
+            Life::Unknown(format!("it did not answer within {} s", ALIVE_TIMEOUT.as_secs()))
+        })
     })
+}
+
+/// What an error says about the server's life.
+fn life_by(error: &ClientError) -> Life {
+    use std::io::ErrorKind::{ConnectionRefused, NotFound};
+    if let Some(answer) = answered(error) {
+        return Life::Alive(answer);
+    }
+    match error {
+        ClientError::Connect { source, .. } if matches!(source.kind(), ConnectionRefused | NotFound) => {
+            Life::Gone
+        }
+        other => Life::Unknown(other.to_string()),
+    }
 }
 
 /// Whether this error is a PostgreSQL server's own answer.

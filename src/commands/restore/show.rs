@@ -393,10 +393,10 @@ pub(super) fn after_the_act(plan: &Plan<'_>, words: &Words<'_>) -> String {
         }
         (_, Some(TargetAction::Shutdown)) => {
             line("it is there", "when its log says \"recovery stopping\"; it then shuts down");
-            line(
-                "to go on",
-                &format!("remove {pgdata}/recovery.signal, start it, and it is a server of its own"),
-            );
+            // Without the signal PostgreSQL would know of no target, and replay what lies behind it in pg_wal.
+            line("to go on", "leave recovery.signal where it is; to let it become a server of its own:");
+            line("", &format!("echo \"recovery_target_action = promote\" >> {pgdata}/postgresql.auto.conf"));
+            line("", "and start it again; with pause instead of promote it lets you look first");
         }
         _ => {
             line("", other_port.trim_start());

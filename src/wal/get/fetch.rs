@@ -11,6 +11,7 @@ use super::{Cluster, Patience, Request, identity, pieces};
 use crate::postgres::history::TimelineHistory;
 use crate::repo::layout::{self, WalEntry};
 use crate::units::{SegmentName, TimelineId, Timestamp, WalFileName};
+use crate::wal::scan::SegmentScan;
 use crate::wal::{CreatedTablespace, ShortHash, WalError, read};
 use std::collections::BTreeSet;
 use std::io;
@@ -56,18 +57,41 @@ pub fn get(
         WalFileName::BackupHistory(name, offset) => (fetch.backup_history(name, offset)?, None),
     };
     let Fetch { mut file, from, created, .. } = fetch;
-    let in_use = request.server.as_ref().and_then(|server| server.in_use(&created));
-    if let (Verdict::Serve { .. }, Some(tablespace)) = (&answer.verdict, in_use) {
-        answer = Answer { verdict: Verdict::Unsure(Doubt::TablespaceInUse(tablespace.clone())), row: 16 };
-    }
-    if let Verdict::Serve { cut, .. } = &answer.verdict {
+    if let Verdict::Serve { cut, source } = &answer.verdict {
         if let Some(offset) = cut.zip(start).and_then(|(cut, start)| cut.since(start)) {
             file.zero_from(offset, request.question.size.bytes())?;
         }
-        // COMMIT POINT. Every byte was checked; from here on PostgreSQL may read it.
-        file.show()?;
+        let in_use = match (&request.server, request.name) {
+            (None, _) => None,
+            (Some(server), WalFileName::Segment(name)) if cut.is_some() || *source == Source::Pieces => {
+                server.in_use(&created_in(&file, name)?).cloned()
+            }
+            (Some(server), _) => server.in_use(&created).cloned(),
+        };
+        match in_use {
+            Some(tablespace) => {
+                answer = Answer { verdict: Verdict::Unsure(Doubt::TablespaceInUse(tablespace)), row: 16 };
+            }
+            // COMMIT POINT. Every byte was checked; from here on PostgreSQL may read it.
+            None => file.show()?,
+        }
     }
     Ok(Given { answer, from })
+}
+
+/// The tablespaces that are created in what the file holds: of what was put together or cut nobody noted them.
+fn created_in(file: &TargetFile, name: SegmentName) -> io::Result<Vec<CreatedTablespace>> {
+    let mut scan = SegmentScan::new(name);
+    let mut buffer = vec![0; 128 * 1024];
+    let mut at = 0;
+    loop {
+        let length = file.read_some_at(at, &mut buffer)?;
+        // What is no segment PostgreSQL does not replay either.
+        if length == 0 || scan.feed(&buffer[..length]).is_err() {
+            return Ok(scan.tablespaces_created());
+        }
+        at += length as u64;
+    }
 }
 
 /// The last commit before `name` on its timeline that the archive knows of, for telling people what a stop

@@ -74,6 +74,14 @@ impl TargetFile {
         self.file.read_exact_at(bytes, offset)
     }
 
+    /// Reads what there is at an offset into the beginning of `bytes`; gives how much, 0 at the end.
+    ///
+    /// # Errors
+    /// Of the file system.
+    pub fn read_some_at(&self, offset: u64, bytes: &mut [u8]) -> io::Result<usize> {
+        self.file.read_at(bytes, offset)
+    }
+
     /// Makes everything from `offset` on zero, up to `size`. Takes no space for it.
     ///
     /// # Errors

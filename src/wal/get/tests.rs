@@ -12,6 +12,7 @@ use crate::storage::faulty::{Fault, FaultyStore};
 use crate::storage::memory::MemoryStore;
 use crate::storage::{Key, Store, StoreErrorKind};
 use crate::units::{ByteCount, Lsn, PgMajor, SegmentName, TimelineId, Timestamp};
+use crate::wal::craft::Craft;
 use crate::wal::write::{Destination, SegmentWriter, store_backup_history, store_history, store_tail};
 use crate::wal::{ClusterWal, ContentHash, SegmentInfo, Verdict as Walked};
 use std::path::PathBuf;
@@ -59,6 +60,8 @@ struct Bench {
     stores: Vec<MemoryStore>,
     stanza: Stanza,
     scratch: tempfile::TempDir,
+    /// The server that asks.
+    server: Option<super::tablespaces::Server>,
 }
 
 impl Bench {
@@ -76,7 +79,7 @@ impl Bench {
             };
             repo.add_cluster(&stanza, &cluster, &env()).unwrap();
         }
-        Self { stores, stanza, scratch: tempfile::tempdir().unwrap() }
+        Self { stores, stanza, scratch: tempfile::tempdir().unwrap(), server: None }
     }
 
     fn repo(&self, index: usize) -> Repository {
@@ -127,7 +130,10 @@ impl Bench {
     }
 
     fn put_tail(&self, index: usize, name: SegmentName, from: u32, to: u32) {
-        let bytes = contents(name, 1);
+        self.put_tail_of(index, name, &contents(name, 1), from, to);
+    }
+
+    fn put_tail_of(&self, index: usize, name: SegmentName, bytes: &[u8], from: u32, to: u32) {
         self.with_wal(index, |wal| {
             let part = &bytes[from as usize..to as usize];
             store_tail(wal, name, from, part, "w1", Compression::Zstd(1), &env()).unwrap();
@@ -192,7 +198,7 @@ impl Bench {
             })
             .collect();
         let cluster = Cluster { stanza: &self.stanza, system: SYSTEM, size: size() };
-        let request = Request { cluster, question: question.clone(), name, server: None };
+        let request = Request { cluster, question: question.clone(), name, server: self.server.clone() };
         let _ = std::fs::remove_file(self.target());
         fetch::get(&request, &candidates, &self.target(), &mut Never).unwrap()
     }
@@ -402,6 +408,42 @@ fn the_last_segment_is_put_together_from_partials_and_tails() {
     assert_eq!(bench.served()[..400_000], whole[..400_000]);
     bench.damage(0, "000493e0-"); // the tail from 300,000 on
     assert_eq!(bench.rows(None, name), (2, 200));
+}
+
+#[test]
+fn a_tablespace_created_in_an_unfinished_or_cut_segment_is_noticed_too() {
+    let name = seg(1, 5);
+    let space = tempfile::tempdir().unwrap();
+    std::fs::create_dir(space.path().join("PG_18_202506291")).unwrap();
+    let server = super::tablespaces::Server {
+        data: space.path().join("data"),
+        version_folder: "PG_18_202506291".to_owned(),
+    };
+    let mut data = vec![255, 0];
+    data.extend_from_slice(&16_400_u32.to_le_bytes());
+    data.extend_from_slice(space.path().to_str().unwrap().as_bytes());
+    data.push(0);
+    data[1] = u8::try_from(data.len() - 2).unwrap();
+    let unfinished = Craft::new(7, 5, MIB).noop(50_000, 1).record(5, 0, 9, &data).noop(9000, 2).bytes();
+    for partial in [true, false] {
+        let mut bench = Bench::new(1);
+        if partial {
+            bench.put_bytes(0, name, &unfinished, Some((Walked::Incomplete, 60_000)));
+        } else {
+            bench.put_tail_of(0, name, &unfinished, 0, 60_000);
+        }
+        assert_eq!(bench.rows(None, name), (8, 0), "nobody else is known to be there");
+        bench.server = Some(server.clone());
+        assert_eq!(bench.rows(None, name), (16, 200), "partial: {partial}");
+    }
+    // What lies behind the fork is not replayed: it is cut off, and keeps nobody.
+    for (fork, row) in [(51_000, (16, 200)), (40_000, (7, 0))] {
+        let mut bench = Bench::new(1);
+        bench.server = Some(server.clone());
+        bench.put_bytes(0, name, &unfinished, None);
+        bench.put_history(0, 2, &format!("1\t{}\tx\n", at(5, fork)));
+        assert_eq!(bench.rows(Some(2), name), row, "fork at {fork}");
+    }
 }
 
 #[test]
