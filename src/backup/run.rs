@@ -12,8 +12,8 @@ use super::{replicate, standby, wait};
 use crate::env::Env;
 use crate::postgres::backup_label::BackupLabel;
 use crate::postgres::client::{
-    BackupOptions, Checkpoint, ClientError, ConnectionParameters, Manifest, MaxRate, ReplicationClient,
-    SlotName,
+    BackupOptions, Checkpoint, ClientError, ConnectionParameters, Limits, Manifest, MaxRate,
+    ReplicationClient, SlotName,
 };
 use crate::postgres::control_file::ControlFile;
 use crate::postgres::history::TimelineHistory;
@@ -41,6 +41,8 @@ pub struct BackupRequest<'a> {
     pub stanza: &'a Stanza,
     /// The server.
     pub server: &'a ConnectionParameters,
+    /// How long it may be silent.
+    pub limits: Limits,
     /// Whether the checkpoint is made at once.
     pub start_fast: bool,
     /// Bytes a second at most. The server keeps to it where its range allows, else it is kept here.
@@ -109,6 +111,7 @@ pub fn run(
     let (repository, stanza) = (request.repository, request.stanza);
 
     let mut client = runtime.block_on(ReplicationClient::connect(request.server))?;
+    client.set_limits(request.limits);
     let mut server = runtime.block_on(examine(&mut client, request))?;
     let cluster = server.cluster;
     let slot = runtime.block_on(hold_wal(&mut client, &mut server, request, env))?;

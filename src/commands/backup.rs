@@ -6,7 +6,7 @@ use super::server::warn_of_untested;
 use super::{Context, Outcome, no_stdout};
 use crate::backup::{self, BackupError, BackupRequest, Observer, Taken};
 use crate::failure::{Class, Failure};
-use crate::postgres::client::ClientError;
+use crate::postgres::client::{ClientError, Limits};
 use crate::repo::catalog::CommitError;
 use crate::repo::frame;
 use crate::repo::record::Record;
@@ -28,7 +28,8 @@ pub fn run(context: &Context<'_>) -> Result<Outcome, Failure> {
     let wanted = settings.backup();
     let repository = open_repository(&target)?;
     require_stanza(&repository, stanza, &target)?;
-    let server = connection(&settings.server(1))?;
+    let of_server = settings.server(1);
+    let server = connection(&of_server)?;
     for warning in &server.warnings {
         report.warn(warning);
     }
@@ -37,6 +38,7 @@ pub fn run(context: &Context<'_>) -> Result<Outcome, Failure> {
         repository: &repository,
         stanza,
         server: &server,
+        limits: Limits { answer: of_server.io_timeout.min(of_server.timeout), silence: of_server.io_timeout },
         start_fast: wanted.start_fast,
         max_rate: wanted.max_rate,
         workers: wanted.process_max,

@@ -25,7 +25,7 @@ fn text(settings: &Settings) -> String {
     let (decided, defaults): (Vec<&Setting>, Vec<&Setting>) =
         settings.all().partition(|setting| setting.origin != Origin::Default);
     for setting in decided.into_iter().chain(defaults) {
-        table.row([format!("{}={}", setting.name(), setting.value.shown()), setting.origin.to_string()]);
+        table.row([format!("{}={}", setting.name(), setting.shown()), setting.origin.to_string()]);
     }
     let mut text = table.render();
     if settings.files().is_empty() {
@@ -62,6 +62,9 @@ fn document(settings: &Settings) -> Json {
 
 /// Exact: sizes in bytes, lengths of time in milliseconds.
 fn value(setting: &Setting) -> Json {
+    if setting.hides_password() {
+        return Json::Null;
+    }
     match &setting.value {
         Value::Boolean(value) => json!(value),
         Value::Integer(number) => json!(number),

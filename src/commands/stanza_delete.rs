@@ -97,9 +97,9 @@ fn require_stopped(context: &Context<'_>, stanza: &Stanza) -> Result<(), Failure
     let refused = || {
         Failure::new(Class::Usage, format!("cannot delete stanza {stanza}: it is not stopped on this host"))
     };
-    match stop::stopped(context.settings, stanza) {
-        Ok(Some(_)) => Ok(()),
-        Ok(None) => Err(refused()
+    match stop::look(context.settings, stanza) {
+        Ok(found) if found.stopped.is_some() => Ok(()),
+        Ok(_) => Err(refused()
             .because_text(format!(
                 "there is no {stanza}.stop in {} (lock-path)",
                 context.settings.lock_path().display()

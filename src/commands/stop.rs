@@ -8,6 +8,7 @@ use crate::durable::{self, DurableError, IfPresent};
 use crate::failure::{Class, Failure};
 use crate::settings::Settings;
 use crate::units::Stanza;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 /// Who is stopped: whatever writes to a repository. `stanza-delete` needs the file instead.
@@ -24,20 +25,43 @@ fn name_of(stanza: Option<&Stanza>) -> String {
     stanza.map_or_else(|| ALL.to_owned(), |stanza| format!("{stanza}.stop"))
 }
 
-/// The file that stops `stanza` on this host, its own before the one for all; `None` when there is none.
+/// What the stop files say.
+#[derive(Debug, Default)]
+pub(super) struct StopFiles {
+    /// The file that stops the stanza, its own before the one for all.
+    pub stopped: Option<PathBuf>,
+    /// Files of that name that anybody could have made, and that stop nothing.
+    pub ignored: Vec<PathBuf>,
+}
+
+/// Looks whether `stanza` is stopped on this host.
 ///
 /// # Errors
 /// When it cannot be told, as where nobody may look into lock-path.
-pub(super) fn stopped(settings: &Settings, stanza: &Stanza) -> std::io::Result<Option<PathBuf>> {
+pub(super) fn look(settings: &Settings, stanza: &Stanza) -> std::io::Result<StopFiles> {
     let folder = settings.lock_path();
+    let mut found = StopFiles::default();
     for file in [folder.join(name_of(Some(stanza))), folder.join(ALL)] {
         match std::fs::symlink_metadata(&file) {
-            Ok(_) => return Ok(Some(file)),
+            Ok(made) if counts(made.uid(), &std::fs::metadata(&folder)?) => {
+                found.stopped = Some(file);
+                break;
+            }
+            Ok(_) => found.ignored.push(file),
             Err(error) if is_absent(&error) => {}
             Err(error) => return Err(error),
         }
     }
-    Ok(None)
+    Ok(found)
+}
+
+/// Whether a stop file of this owner counts. The default directory lies in /tmp, where everybody may make one first: a
+/// stranger must not be able to end the archiving.
+fn counts(owner: u32, folder: &std::fs::Metadata) -> bool {
+    let own = rustix::process::geteuid().as_raw();
+    let ours = |uid: u32| uid == 0 || uid == own;
+    let closed = folder.mode() & 0o002 == 0;
+    ours(owner) || (ours(folder.uid()) && closed)
 }
 
 fn is_absent(error: &std::io::Error) -> bool {
@@ -58,15 +82,32 @@ pub(super) fn require_not_stopped(context: &Context<'_>) -> Result<(), Failure> 
     }
     // A command without its stanza has better words for that.
     let Ok(stanza) = settings.stanza() else { return Ok(()) };
-    match stopped(settings, stanza) {
-        Ok(None) => Ok(()),
-        Ok(Some(file)) if is_told => {
+    let found = match look(settings, stanza) {
+        Ok(found) => found,
+        Err(error) => {
+            context.report.warn(format!(
+                "could not look into {} (lock-path) whether {stanza} is stopped: {error}",
+                settings.lock_path().display()
+            ));
+            return Ok(());
+        }
+    };
+    for file in &found.ignored {
+        context.report.warn(format!(
+            "{} stops nothing: it belongs to neither root nor this user, and everybody may write there. Set lock-path to \
+             a directory that only they may write to",
+            file.display()
+        ));
+    }
+    match found.stopped {
+        None => Ok(()),
+        Some(file) if is_told => {
             context
                 .report
                 .warn(format!("stanza {stanza} is stopped on this host: there is {}", file.display()));
             Ok(())
         }
-        Ok(Some(file)) => {
+        Some(file) => {
             let all = file.ends_with(ALL);
             let what = if all { "every stanza is".to_owned() } else { format!("stanza {stanza} is") };
             let start = if all {
@@ -77,13 +118,6 @@ pub(super) fn require_not_stopped(context: &Context<'_>) -> Result<(), Failure> 
             Err(Failure::new(Class::Locked, format!("cannot run {command}: {what} stopped on this host"))
                 .because_text(format!("there is {}", file.display()))
                 .next(start))
-        }
-        Err(error) => {
-            context.report.warn(format!(
-                "could not look into {} (lock-path) whether {stanza} is stopped: {error}",
-                settings.lock_path().display()
-            ));
-            Ok(())
         }
     }
 }
@@ -102,7 +136,9 @@ pub(super) fn stop(context: &Context<'_>) -> Result<Outcome, Failure> {
     let folder = context.settings.lock_path();
     let contents =
         format!("{} was stopped at {}\n", whom(stanza), crate::report::render::utc(context.env.now()));
-    let made = durable::create_directories(&folder, 0o770)
+    // Where root makes it, the user who archives must be able to look into it.
+    let mode = if rustix::process::geteuid().is_root() { 0o755 } else { 0o770 };
+    let made = durable::create_directories(&folder, mode)
         .and_then(|_| durable::publish(&folder, &name_of(stanza), contents.as_bytes(), IfPresent::Refuse));
     match made {
         Ok(()) => {
@@ -137,7 +173,7 @@ pub(super) fn start(context: &Context<'_>) -> Result<Outcome, Failure> {
         }
     }
     if let Some(stanza) = stanza
-        && matches!(stopped(context.settings, stanza), Ok(Some(_)))
+        && look(context.settings, stanza).is_ok_and(|found| found.stopped.is_some())
     {
         context
             .report
@@ -161,4 +197,23 @@ fn remove(folder: &Path, stanza: Option<&Stanza>) -> std::io::Result<bool> {
 /// Of the file system.
 pub(super) fn forget(settings: &Settings, stanza: &Stanza) -> std::io::Result<bool> {
     remove(&settings.lock_path(), Some(stanza))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+
+    #[test]
+    fn a_strangers_file_stops_nothing_where_everybody_may_write() {
+        let dir = tempfile::tempdir().unwrap();
+        let own = rustix::process::geteuid().as_raw();
+        let stranger = own + 1;
+        for (mode, strangers_counts) in [(0o770, true), (0o755, true), (0o1777, false), (0o777, false)] {
+            std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(mode)).unwrap();
+            let folder = std::fs::metadata(dir.path()).unwrap();
+            assert!(counts(own, &folder) && counts(0, &folder));
+            assert_eq!(counts(stranger, &folder), strangers_counts, "{mode:o}");
+        }
+    }
 }

@@ -117,6 +117,14 @@ pub(super) fn not_here(spec: &OptionSpec, name: &str, place: &Place) -> Failure 
     }
 }
 
+/// A connection string with a password, where everybody can read it.
+pub(super) fn password_in_argument(name: &str) -> Failure {
+    usage(format!("the connection string in --{name} holds a password"))
+        .because_text("every user of this machine can read the arguments of running programs")
+        .next("Put the password into ~/.pgpass, or into a file that passfile= names, and leave it out here.")
+        .next("If that was the real one, it now stands in the shell's history: remove it there.")
+}
+
 pub(super) fn not_for(spec: &OptionSpec, name: &str, command: &str, place: &Place) -> Failure {
     let of: Vec<&str> = options().filter(|o| o.name == spec.name).flat_map(|o| o.commands).copied().collect();
     let owners =

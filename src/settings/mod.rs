@@ -25,7 +25,7 @@ pub use commands::{CommandSpec, Presence, command_named, commands};
 pub use mistake::{Place, variable};
 pub use nearest::{distance, nearest};
 pub use resolve::{Files, Form, Given, Sources, resolve};
-pub use secret::Secret;
+pub use secret::{HOLDS_PASSWORD, Secret, may_hold_password};
 pub use storage::{
     AzureKey, AzureSettings, BucketSettings, GcsKey, GcsSettings, S3Encryption, S3KeySource, S3Settings,
     SecretSource, ServiceSettings, profile_key,
@@ -126,6 +126,19 @@ impl Setting {
     #[must_use]
     pub fn name(&self) -> String {
         self.spec.written(self.key.index)
+    }
+
+    /// The value as it would be written in the configuration; stars for what is secret, a password in a connection
+    /// string included.
+    #[must_use]
+    pub fn shown(&self) -> String {
+        if self.hides_password() { HOLDS_PASSWORD.to_owned() } else { self.value.shown() }
+    }
+
+    /// Whether it is a connection string, or holds one, with a password in it.
+    #[must_use]
+    pub fn hides_password(&self) -> bool {
+        self.spec.holds_conninfo() && may_hold_password(&self.value.shown())
     }
 }
 

@@ -368,7 +368,11 @@ impl Resolver<'_> {
             let texts: Vec<&str> = raw.texts.iter().map(String::as_str).collect();
             match value::parse(spec, &texts, matches!(raw.origin, Origin::File { .. })) {
                 Ok(value) if applies => {
-                    values.insert(key.clone(), Setting { spec, key, value, origin: raw.origin });
+                    let setting = Setting { spec, key: key.clone(), value, origin: raw.origin };
+                    if setting.origin == Origin::CommandLine && setting.hides_password() {
+                        self.mistakes.push(mistake::password_in_argument(&written));
+                    }
+                    values.insert(key, setting);
                 }
                 Ok(_) => {}
                 Err(why) => {

@@ -28,9 +28,42 @@ impl fmt::Debug for Secret {
     }
 }
 
+/// Whether a connection string may hold a password: by its name in pairs or parameters, or before the `@` of a URL.
+/// Errs on the side of yes.
+#[must_use]
+pub fn may_hold_password(conninfo: &str) -> bool {
+    let in_url = conninfo.split_once("://").is_some_and(|(_, rest)| {
+        let authority = rest.split(['/', '?']).next().unwrap_or(rest);
+        authority.rsplit_once('@').is_some_and(|(user, _)| user.contains(':'))
+    });
+    in_url || conninfo.to_ascii_lowercase().contains("password")
+}
+
+/// What is shown in place of such a string.
+pub const HOLDS_PASSWORD: &str = "******** (it holds a password)";
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn connection_strings_with_a_password_are_known() {
+        for with in [
+            "host=db1 password=x",
+            "PASSWORD = 'a b' host=db1",
+            "postgresql://u:p@db1/x",
+            "postgres://db1?password=x",
+            "postgresql://u:p%40@db1,db2:1/x?sslmode=require",
+            "sslpassword=x",
+        ] {
+            assert!(may_hold_password(with), "{with}");
+        }
+        for without in
+            ["host=db1 passfile=/p", "postgresql://u@db1:5432/x", "postgresql://db1/a:b@c", "service=x", ""]
+        {
+            assert!(!may_hold_password(without), "{without}");
+        }
+    }
 
     #[test]
     fn debug_shows_nothing() {

@@ -9,6 +9,7 @@ use crate::restore::reach::Reached;
 use crate::restore::settings::Signal;
 use crate::restore::target::{Goal, Target, TargetAction};
 use crate::restore::target_time::utc_text;
+use crate::settings::{HOLDS_PASSWORD, may_hold_password};
 use crate::units::{ByteCount, Timestamp};
 use serde_json::json;
 
@@ -231,7 +232,11 @@ pub(super) fn plan_json(plan: &Plan<'_>, words: &Words<'_>, dry_run: bool) -> se
         .configuration
         .settings
         .iter()
-        .map(|setting| (setting.name.clone(), String::from_utf8_lossy(&setting.value).into()))
+        .map(|setting| {
+            let value = String::from_utf8_lossy(&setting.value);
+            let value = if may_hold_password(&value) { HOLDS_PASSWORD.into() } else { value };
+            (setting.name.clone(), value.into())
+        })
         .collect();
     json!({
         "dry_run": dry_run,

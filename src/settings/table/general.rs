@@ -122,8 +122,8 @@ pub(super) const OPTIONS: &[OptionSpec] = &[
         Kind::Path,
         "the directory of the files that stop makes",
         "It must be the same for all who run walden on this host, and only they should be able to write there: \
-         whoever does can stop the archiving. What lies in /tmp, as by default, may be gone after a restart of the \
-         host. No locks are needed: two backups at once, from any hosts, never \
+         where everybody may, a file counts only for the user who made it, or if root did. What lies in /tmp, as by \
+         default, may be gone after a restart of the host. No locks are needed: two backups at once, from any hosts, never \
          damage each other.",
     )
     .on(&[

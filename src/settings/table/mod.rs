@@ -220,6 +220,12 @@ impl OptionSpec {
         self
     }
 
+    /// Whether its value is, or may hold, a connection string.
+    #[must_use]
+    pub fn holds_conninfo(&self) -> bool {
+        matches!(self.name, "pg-conninfo" | "recovery-option")
+    }
+
     const fn secret(mut self) -> Self {
         self.secret = true;
         self.places = Places::NotOnCommandLine;

@@ -63,7 +63,7 @@ pub(super) const OPTIONS: &[OptionSpec] = &[
          PG* variables. TLS is set up here: sslmode (prefer, if not said: encrypted where the server can, \
          nothing verified unless ~/.postgresql/root.crt is there; verify-full is the one that proves the \
          server), sslrootcert (a file, or system), sslcrl, sslcert and sslkey, channel_binding. Passwords \
-         belong in .pgpass, not here: the string is shown by `walden config`.",
+         belong in .pgpass, not here; on the command line one is refused.",
     )
     .unset("the options above and PG* variables (PGSSLMODE, PGSSLROOTCERT, PGSERVICE, …)"),
     OptionSpec::new(
