@@ -4,6 +4,7 @@ use crate::postgres::client::ClientError;
 use crate::postgres::tar::TarError;
 use crate::repo::RepoError;
 use crate::repo::catalog::{BeginError, CommitError};
+use crate::repo::record::PageFailure;
 use crate::units::{BackupId, ByteCount, Lsn, PgMajor, SegmentName, SystemIdentifier, TimelineId};
 use crate::wal::WalError;
 use std::fmt;
@@ -80,8 +81,8 @@ pub enum BackupError {
     PageFailures {
         /// How many are known.
         count: u64,
-        /// The first, as file and block.
-        first: String,
+        /// The first of them.
+        failures: Vec<PageFailure>,
     },
     /// Where it is to be stored there is less room than the best compression could make do with.
     NoSpace {
@@ -175,8 +176,8 @@ impl fmt::Display for BackupError {
             Self::NotThisServersWal { at, why } => {
                 write!(f, "the archived WAL at {at} is not this server's: {why}")
             }
-            Self::PageFailures { count, first } => {
-                write!(f, "{count} pages failed their checksum, the first is {first}")
+            Self::PageFailures { count, .. } => {
+                write!(f, "{count} page{} failed the checksum", if *count == 1 { "" } else { "s" })
             }
             Self::NoSpace { free, needed, total } => {
                 write!(f, "{free} are free, and a cluster of {total} needs {needed} at the very least")

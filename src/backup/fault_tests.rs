@@ -110,7 +110,6 @@ fn take_backup(store: Arc<dyn Store>, seed: u64) -> Result<BackupId, Failed> {
         compression: Compression::None,
         pack_size: 100_000,
         page_size: 8192,
-        check_pages_before: None,
         spool: spool.path().to_owned(),
         verify_writes: false,
         commits: 1,

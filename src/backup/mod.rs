@@ -6,6 +6,7 @@
 //! Nothing is listed before the last step. This room prints nothing; see [`Observer`].
 
 pub mod copy;
+mod damage;
 pub mod error;
 mod observer;
 mod proof;

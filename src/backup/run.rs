@@ -8,7 +8,7 @@ use super::replicate::{Fetch, Wanted};
 use super::room::Room;
 use super::source::{ClusterLayout, Streamed, stream};
 use super::standby::Origin;
-use super::{replicate, standby, wait};
+use super::{damage, replicate, standby, wait};
 use crate::env::Env;
 use crate::postgres::backup_label::BackupLabel;
 use crate::postgres::client::{
@@ -21,7 +21,7 @@ use crate::repo::catalog::Draft;
 use crate::repo::frame::Compression;
 use crate::repo::map::MapWriter;
 use crate::repo::record::{
-    ClusterState, LineageStep, PageChecksums, PageFailure, Record, Sizes, Started, Tablespace, Uses,
+    ClusterState, LineageStep, PageChecksums, Record, Sizes, Started, Tablespace, Uses,
 };
 use crate::repo::{Cluster, RepoError, Repository, layout};
 use crate::units::{
@@ -307,12 +307,11 @@ fn take(
             why: "it names another start than the server did, or pg_control another cluster".to_owned(),
         });
     }
-    let page_checksums = page_checksums(server.checksums, &streamed, &copied);
-    if request.fail_on_page_errors
-        && let Some(first) = page_checksums.failures.first()
-    {
-        let first = format!("{} block {}", first.path, first.block);
-        return Err(BackupError::PageFailures { count: page_checksums.failure_count, first });
+    let mut page_checksums = damage::found(server.checksums, &streamed, &copied, &control);
+    runtime.block_on(damage::name_relations(client, &mut page_checksums.failures));
+    if request.fail_on_page_errors && page_checksums.failure_count > 0 {
+        let PageChecksums { failures, failure_count, .. } = page_checksums;
+        return Err(BackupError::PageFailures { count: failure_count, failures });
     }
 
     let mut map = MapWriter::new(repository, stanza, id, env)?;
@@ -459,9 +458,6 @@ fn copy_all(
         compression: request.compression,
         pack_size: request.pack_size,
         page_size: server.cluster.page_size,
-        // Any page that a checkpoint later than this has touched may be torn, and WAL mends it; the start
-        // of the backup is no earlier.
-        check_pages_before: server.checksums.then_some(server.floor),
         spool: request.spool.clone(),
         verify_writes: request.verify_writes,
         // A store that answers over a network is waited for less with more under way; each holds a pack in memory.
@@ -485,26 +481,6 @@ fn copy_all(
         (Err(CopyError::Codec(error)), _) => Err(BackupError::Codec(error)),
         (Err(CopyError::Interrupted) | Ok(_), _) => Err(BackupError::Bug),
     }
-}
-
-/// Ours and the server's findings together: the server re-reads a torn page but names five a file at most.
-fn page_checksums(enabled: bool, streamed: &Streamed, copied: &copy::Copied) -> PageChecksums {
-    let mut failures = copied.failures.clone();
-    let mut failure_count = copied.failure_count;
-    if let Some(found) = &streamed.page_failures {
-        for page in &found.pages {
-            let path = page.file.trim_start_matches("./").to_owned();
-            let failure = PageFailure { path, block: page.block };
-            if !failures.contains(&failure) {
-                failure_count += 1;
-                if failures.len() < copy::MOST_FAILURES {
-                    failures.push(failure);
-                }
-            }
-        }
-        failure_count = failure_count.max(1);
-    }
-    PageChecksums { enabled, failures, failure_count }
 }
 
 fn tablespaces(streamed: &Streamed) -> Vec<Tablespace> {

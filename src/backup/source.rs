@@ -120,6 +120,9 @@ pub async fn stream(
                         return Err(failed(BackupError::Tablespace { oid: tablespace.oid }));
                     }
                 }
+                if layout.check_pages {
+                    framer.check_pages(started.lsn);
+                }
                 observer.copying(started.lsn, started.total_size());
                 start = Some(started);
                 begun = Instant::now();

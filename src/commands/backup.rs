@@ -9,7 +9,7 @@ use crate::failure::{Class, Failure};
 use crate::postgres::client::{ClientError, Limits};
 use crate::repo::catalog::CommitError;
 use crate::repo::frame;
-use crate::repo::record::Record;
+use crate::repo::record::{PageFailure, Record};
 use crate::report::{Phase, Report, render};
 use crate::settings::{Compression, RepositorySettings, Settings};
 use crate::units::{ByteCount, Lsn, PgMajor, SegmentName, Stanza};
@@ -52,7 +52,7 @@ pub fn run(context: &Context<'_>) -> Result<Outcome, Failure> {
         archive_check: wanted.archive_check,
         archive_timeout: wanted.archive_timeout,
         annotations: wanted.annotations.iter().cloned().collect(),
-        fail_on_page_errors: false,
+        fail_on_page_errors: wanted.fail_on_page_errors,
     };
     let shown = Shown::new(context, &target);
     let taken = backup::run(&request, context.env, &shown);
@@ -106,6 +106,21 @@ fn summary(record: &Record) -> String {
     )
 }
 
+/// So many damaged pages are shown one by one.
+const MOST_SHOWN: usize = 20;
+
+/// The first damaged pages, a line each, and how many more there are.
+fn named_pages(failures: &[PageFailure], count: u64) -> Vec<String> {
+    let mut lines: Vec<String> = failures.iter().take(MOST_SHOWN).map(ToString::to_string).collect();
+    let more = count.saturating_sub(lines.len() as u64);
+    if more > 0 && !lines.is_empty() {
+        lines.push(format!(
+            "and {more} more; the log at log-level-file=detail and `walden info --set` in JSON name them"
+        ));
+    }
+    lines
+}
+
 fn warn_about(taken: &Taken, report: &Report) -> bool {
     let record = &taken.record;
     let mut warned = false;
@@ -113,12 +128,16 @@ fn warn_about(taken: &Taken, report: &Report) -> bool {
         warned = true;
         let count = record.page_checksums.failure_count;
         report.warn(format!(
-            "{count} page{} failed {} checksum. The backup is kept and marked; next: find out what that disk is doing",
+            "{count} page{} failed {} checksum. The backup is kept and marked; next: find out what that disk is doing, and \
+             see `walden help page-errors`",
             if count == 1 { "" } else { "s" },
             if count == 1 { "its" } else { "their" },
         ));
-        for page in record.page_checksums.failures.iter().take(20) {
-            report.warn(format!("  {} block {}", page.path, page.block));
+        for line in named_pages(&record.page_checksums.failures, count) {
+            report.warn(format!("  {line}"));
+        }
+        for page in record.page_checksums.failures.iter().skip(MOST_SHOWN) {
+            report.detail(format!("  {page}"));
         }
     }
     for warning in &taken.server_warnings {
@@ -299,8 +318,15 @@ fn failure(error: BackupError, settings: &Settings, target: &RepositorySettings)
                 .because(error)
                 .next("Move what is in it to another tablespace and drop it, or upgrade to PostgreSQL 16 or later.")
         }
-        BackupError::PageFailures { .. } => {
-            Failure::new(Class::Damaged, "could not take the backup: pages are damaged on the server").because(error)
+        BackupError::PageFailures { count, ref failures } => {
+            let mut failure = Failure::new(Class::Damaged, "could not take the backup: pages are damaged on the server");
+            for line in named_pages(failures, count) {
+                failure = failure.because_text(line);
+            }
+            failure
+                .because(error)
+                .next("`walden help page-errors` says what to do about them.")
+                .next("To keep a backup of the cluster as it is: page-errors=keep.")
         }
         BackupError::NoSpace { .. } => {
             Failure::new(Class::LocalFileSystem, format!("cannot back up: {} has too little room", target.name()))

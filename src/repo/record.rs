@@ -93,6 +93,16 @@ pub struct PageFailure {
     pub path: String,
     /// The page's number in the file.
     pub block: u32,
+    /// What it belongs to, for people: `table public.orders`, or only the database. Absent where that was not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub relation: Option<String>,
+}
+
+impl std::fmt::Display for PageFailure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} block {}", self.path, self.block)?;
+        self.relation.as_ref().map_or(Ok(()), |relation| write!(f, " ({relation})"))
+    }
 }
 
 /// What is known of the pages' checksums.
@@ -100,7 +110,7 @@ pub struct PageFailure {
 pub struct PageChecksums {
     /// Whether the cluster has them.
     pub enabled: bool,
-    /// The first failures found, at most 1,000.
+    /// The first failures found, at most 10,000.
     pub failures: Vec<PageFailure>,
     /// How many there were.
     pub failure_count: u64,

@@ -283,6 +283,7 @@ impl Settings {
             start_fast: self.boolean("start-fast"),
             max_rate: self.size("max-rate"),
             archive_check: self.boolean("archive-check"),
+            fail_on_page_errors: self.get("page-errors").is_some_and(|one| one.value.shown() == "fail"),
             archive_timeout: self.duration("archive-timeout").unwrap_or(Duration::from_secs(60)),
             annotations: self.map("annotation"),
             pack_size: self.size("pack-size").unwrap_or(ByteCount::mib(16)),

@@ -120,6 +120,8 @@ pub struct BackupSettings {
     pub max_rate: Option<ByteCount>,
     /// Wait for the archive and prove whose it is; else fetch the WAL by replication.
     pub archive_check: bool,
+    /// `page-errors=fail`
+    pub fail_on_page_errors: bool,
     /// How long to wait for each segment.
     pub archive_timeout: Duration,
     /// Notes, in the order given.

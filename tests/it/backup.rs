@@ -220,6 +220,24 @@ fn a_connection_that_is_cut_fails_the_backup_with_words() {
 }
 
 #[test]
+fn a_server_that_falls_silent_is_given_up_after_io_timeout() {
+    let scratch = Scratch::new();
+    let (cluster, walden) = archiving(&scratch, oldest_major());
+    let proxy = Proxy::before(&cluster);
+    proxy.rule(r#"{"do": "blackhole", "after": 2000000}"#);
+    let began = std::time::Instant::now();
+    let socket = format!("--pg1-socket-path={}", proxy.socket_dir().display());
+    let port = format!("--pg1-port={}", proxy.port());
+    let out = walden.fails(
+        20,
+        &["backup", "--type=full", "--start-fast", "--io-timeout=2s", socket.as_str(), port.as_str()],
+    );
+    assert!(began.elapsed() < Duration::from_secs(30), "{out}");
+    assert!(out.stderr.contains("2 s"), "{out}");
+    assert!(listed(&walden).is_empty());
+}
+
+#[test]
 fn damaged_pages_are_named_and_the_backup_is_kept_and_marked() {
     for major in majors_in_full() {
         let scratch = Scratch::new();
@@ -236,7 +254,7 @@ fn damaged_pages_are_named_and_the_backup_is_kept_and_marked() {
         let out = walden.fails(50, &["backup", "--type=full", "--start-fast"]);
         for block in [3, 7, 20, 21, 22, 23, 24] {
             assert!(
-                out.stderr.contains(&format!("{path} block {block}\n")),
+                out.stderr.contains(&format!("{path} block {block} (table public.t)\n")),
                 "block {block} is not named:\n{out}"
             );
         }

@@ -30,6 +30,7 @@ mod lifecycle;
 mod notes;
 mod object_store;
 mod packaging;
+mod page_errors;
 mod restore;
 mod restore_faults;
 mod restore_kinds;

@@ -2,7 +2,7 @@
 
 use crate::common::{
     Cluster, ClusterBuilder, Recovery, Replace, Scratch, StopMode, Walden, all_majors, finish, golden,
-    kill_now, oldest_major, wait_until,
+    kill_now, newest_major, oldest_major, wait_until,
 };
 use rustix::process::Signal;
 use serde_json::Value;
@@ -331,6 +331,43 @@ fn a_killed_restore_cannot_be_started_and_goes_on_by_the_same_command() {
     server.wait_recovery_end();
     assert_eq!(rounds(&server), "1,2");
     assert_eq!(server.dump(), story.cluster.dump());
+}
+
+#[test]
+fn a_server_that_shut_down_at_its_target_goes_on_as_the_advice_says() {
+    let story = Story::begin(newest_major());
+    story.backup();
+    story.round(1);
+    story.cluster.sql("select pg_create_restore_point('here')");
+    story.round(2);
+    story.cluster.archive_now();
+    let target = story.target("back");
+    let path = format!("--pg1-path={}", target.display());
+    let out = story.walden.ok(&[
+        "restore",
+        &path,
+        "--type=name",
+        "--target=here",
+        "--target-action=shutdown",
+        "--archive-mode=off",
+    ]);
+    let log = match story.cluster.start_restored(&target, &[]) {
+        Err(log) => log,
+        Ok(mut server) => match server.wait_recovery() {
+            Recovery::Stopped { log } => log,
+            other => panic!("it goes on: {other:?}"),
+        },
+    };
+    assert!(log.contains("shutdown at recovery target"), "{log}");
+    // As it stands there, in a shell.
+    let advice = out.stderr.lines().find_map(|line| line.split_once("echo ")).expect("an advice").1;
+    let mut shell = story.scratch.command("sh");
+    shell.args(["-c", &format!("echo {advice}")]);
+    assert!(finish(shell).success());
+    let mut server = story.start(&target);
+    server.wait_recovery_end();
+    assert_eq!(rounds(&server), "1", "what lies behind the target was replayed");
+    assert_eq!(server.sql("select timeline_id from pg_control_checkpoint()"), "2");
 }
 
 #[test]

@@ -126,7 +126,6 @@ fn stored(space: &Path) -> (MemoryStore, Record) {
         compression: Compression::Zstd(1),
         pack_size: 400_000,
         page_size: 8192,
-        check_pages_before: None,
         spool: spool.path().to_owned(),
         verify_writes: false,
         commits: 1,

@@ -4,6 +4,7 @@ use super::Stopped;
 use super::job::{FileHead, Job, Step};
 use crate::repo::frame::DATA_FRAME;
 use crate::repo::map::EntryKind;
+use crate::units::Lsn;
 use std::sync::mpsc::{Receiver, SyncSender};
 
 /// Files up to this size share frames; larger ones have frames of their own.
@@ -29,6 +30,7 @@ pub struct Framer {
     open: Option<OpenFile>,
     shared: Vec<u8>,
     shared_files: Vec<(FileHead, u32)>,
+    good_before: Option<Lsn>,
     /// Bytes of files so far.
     pub bytes: u64,
     /// Regular files so far.
@@ -54,9 +56,16 @@ impl Framer {
             open: None,
             shared: Vec::with_capacity(DATA_FRAME),
             shared_files: Vec::new(),
+            good_before: None,
             bytes: 0,
             files: 0,
         }
+    }
+
+    /// Has the pages of what comes next checked, as far as they are older than `start`, where the backup begins: a
+    /// later one was being written while it was read, and WAL holds all of it.
+    pub fn check_pages(&mut self, start: Lsn) {
+        self.good_before = Some(start);
     }
 
     fn send(&mut self) -> Result<(), Stopped> {
@@ -67,6 +76,7 @@ impl Framer {
         next.clear();
         let mut full = std::mem::replace(&mut self.job, next);
         full.number = self.sent;
+        full.good_before = self.good_before;
         self.sent += 1;
         self.jobs.send(full).map_err(|_| Stopped)
     }

@@ -2,6 +2,7 @@
 
 use crate::repo::frame::EncodedFrame;
 use crate::repo::map::EntryKind;
+use crate::units::Lsn;
 use std::ops::Range;
 
 /// Plain bytes of one job: four data frames. Larger jobs were no faster, smaller ones cost more switches.
@@ -61,6 +62,8 @@ pub struct BadPage {
 pub struct Job {
     /// Its place in the order of the stream.
     pub number: u64,
+    /// Where pages are checked: those with an LSN from here on may be torn, WAL mends them. `None` checks none.
+    pub good_before: Option<Lsn>,
     /// Plain bytes of all its frames.
     pub plain: Vec<u8>,
     /// What they are.

@@ -54,8 +54,6 @@ pub struct CopySettings {
     pub pack_size: u64,
     /// Bytes of a page of the cluster.
     pub page_size: u32,
-    /// Where pages are checked: pages with an LSN from here on may be torn, WAL mends them. `None` checks none.
-    pub check_pages_before: Option<Lsn>,
     /// Where entries are sorted when they are too many for memory.
     pub spool: PathBuf,
     /// Whether every frame is decoded again before it is stored: catches memory errors, costs a restore.
@@ -84,7 +82,7 @@ pub struct Copied {
 }
 
 /// Failed pages that are named one by one.
-pub const MOST_FAILURES: usize = 1000;
+pub const MOST_FAILURES: usize = 10_000;
 /// Bytes of map entries that are kept in memory before they go to the spool.
 const SORT_BUDGET: usize = 4 << 20;
 
@@ -236,7 +234,7 @@ fn work(
         for (index, step) in job.steps.iter().enumerate() {
             let bytes = match step {
                 Step::Frame { bytes, first_block } => {
-                    if let (Some(before), Some(first)) = (settings.check_pages_before, first_block) {
+                    if let (Some(before), Some(first)) = (job.good_before, first_block) {
                         let plain = job.plain.get(bytes.clone()).unwrap_or_default();
                         check_pages(settings.page_size, plain, *first, before, |offset| {
                             job.bad_pages.push(BadPage { step: index, offset });
@@ -245,7 +243,7 @@ fn work(
                     bytes
                 }
                 Step::Shared { bytes, files } => {
-                    if let Some(before) = settings.check_pages_before {
+                    if let Some(before) = job.good_before {
                         let plain = job.plain.get(bytes.clone()).unwrap_or_default();
                         for (head, offset) in files {
                             let Some(first) = head.first_block else { continue };

@@ -25,7 +25,6 @@ fn settings(spool: &std::path::Path) -> CopySettings {
         compression: Compression::Zstd(1),
         pack_size: 200_000,
         page_size: 8192,
-        check_pages_before: None,
         spool: spool.to_owned(),
         verify_writes: true,
         commits: 2,
@@ -172,11 +171,11 @@ fn a_worker_that_dies_ends_the_copy_and_keeps_nobody_waiting() {
         let spool = tempfile::tempdir().unwrap();
         let id = BackupId::new(Timestamp::from_unix_seconds(0), BackupKind::Full, [1; 13]);
         // Pages of no bytes: whoever checks them panics.
-        let settings =
-            CopySettings { page_size: 0, check_pages_before: Some(Lsn::new(1)), ..settings(spool.path()) };
+        let settings = CopySettings { page_size: 0, ..settings(spool.path()) };
         let stanza = "shop".parse().unwrap();
         let copied: Result<_, CopyError<()>> =
             copy(&repository, &stanza, &id, &settings, &env(), |mut framer| {
+                framer.check_pages(Lsn::new(1));
                 for number in 0..1000 {
                     let first_block = Some(0);
                     framer.begin(FileHead { first_block, ..head(&format!("base/{number}"), 60_000) })?;

@@ -204,7 +204,8 @@ impl Files<'_, '_> {
         self.failure_count += 1;
         if self.failures.len() < MOST_FAILURES {
             let path = String::from_utf8_lossy(path).into_owned();
-            self.failures.push(PageFailure { path, block: u32::try_from(block).unwrap_or(u32::MAX) });
+            let block = u32::try_from(block).unwrap_or(u32::MAX);
+            self.failures.push(PageFailure { path, block, relation: None });
         }
     }
 }

@@ -131,7 +131,7 @@ fn recorded(record: &Record, view: &BackupView, status: &str) -> Value {
             "enabled": record.page_checksums.enabled,
             "failure_count": record.page_checksums.failure_count,
             "failures": record.page_checksums.failures.iter()
-                .map(|page| json!({ "path": page.path, "block": page.block }))
+                .map(|page| json!({ "path": page.path, "block": page.block, "relation": page.relation }))
                 .collect::<Vec<_>>(),
         },
         "tablespaces": record.tablespaces.iter()

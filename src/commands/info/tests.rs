@@ -96,8 +96,13 @@ fn what_is_missing_damaged_or_behind_is_said_and_hides_nothing() {
     commit(&one, &first);
     let mut second = record(5, BackupKind::Full, 1, 10, 10);
     second.page_checksums.failure_count = 4;
-    second.page_checksums.failures =
-        (0..4).map(|block| PageFailure { path: "base/16384/24601".into(), block }).collect();
+    second.page_checksums.failures = (0..4)
+        .map(|block| PageFailure {
+            path: "base/16384/24601".into(),
+            block,
+            relation: Some("table public.orders".into()),
+        })
+        .collect();
     commit(&one, &second);
     commit(&two, &second);
     // What is noted later changes what the record says, wherever it was noted.

@@ -189,12 +189,7 @@ fn notes(record: &Record, backup: &BackupView) -> Vec<String> {
     let failures = &record.page_checksums;
     if failures.failure_count > 0 {
         let pages = if failures.failure_count == 1 { "page" } else { "pages" };
-        let which: Vec<String> = failures
-            .failures
-            .iter()
-            .take(3)
-            .map(|page| format!("{} block {}", page.path, page.block))
-            .collect();
+        let which: Vec<String> = failures.failures.iter().take(3).map(ToString::to_string).collect();
         let more = if failures.failure_count > 3 { ", …" } else { "" };
         notes.push(format!(
             "{} {pages} failed the checksum: {}{more}",
@@ -321,8 +316,13 @@ fn detail(view: &StanzaView, backup: &BackupView, now: Timestamp, zone: &TimeZon
             (true, failures) => format!("{} pages failed", count(failures)),
         },
     );
-    for page in checks.failures.iter().take(20) {
-        row("", format!("{} block {}", page.path, page.block));
+    const MOST_SHOWN: usize = 20;
+    for page in checks.failures.iter().take(MOST_SHOWN) {
+        row("", page.to_string());
+    }
+    let more = checks.failure_count.saturating_sub(checks.failures.len().min(MOST_SHOWN) as u64);
+    if more > 0 {
+        row("", format!("and {} more, which --output=json names", count(more)));
     }
     for tablespace in &record.tablespaces {
         row("tablespace", format!("{} at {}", tablespace.oid, tablespace.location));

@@ -11,7 +11,7 @@ use postgres_protocol::message::frontend;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 
 /// How many notices are kept until somebody takes them; the others are only counted.
 const MOST_NOTICES: usize = 4096;
@@ -60,6 +60,8 @@ pub struct ReplicationClient {
     cancel: Option<CancelHandle>,
     notices: Vec<Notice>,
     notices_lost: u64,
+    /// Since when nothing came although it was waited for. Waits that were given up count on.
+    silent_since: Option<Instant>,
     /// Warnings since [`Self::begin_tap`], beside `notices`.
     tap: Option<Vec<Notice>>,
 }
@@ -89,6 +91,7 @@ impl ReplicationClient {
             cancel: None,
             notices: Vec::new(),
             notices_lost: 0,
+            silent_since: None,
             tap: None,
         }
     }
@@ -191,6 +194,7 @@ impl ReplicationClient {
         frontend::query(query, self.wire.outgoing())
             .map_err(|_| ClientError::Request("a command holds a zero byte".to_owned()))?;
         self.state = State::Busy;
+        self.silent_since = None;
         self.flush(doing).await
     }
 
@@ -225,7 +229,8 @@ impl ReplicationClient {
 
     /// The next frame that is not a notice or a parameter's new value. Cancel-safe.
     ///
-    /// `limit` is the longest silence; `None` waits as long as the connection lives.
+    /// `limit` is the longest silence; `None` waits as long as the connection lives. Whoever gives up a wait and
+    /// waits again goes on with the same silence.
     pub(super) async fn receive(
         &mut self,
         doing: &Doing,
@@ -241,12 +246,13 @@ impl ReplicationClient {
                     _ => return Ok(frame),
                 },
                 Ok(None) => {
+                    let since = *self.silent_since.get_or_insert_with(Instant::now);
                     let filled = match limit {
-                        Some(limit) => timeout(limit, self.wire.fill()).await,
+                        Some(limit) => timeout_at(since + limit, self.wire.fill()).await,
                         None => Ok(self.wire.fill().await),
                     };
                     match (filled, limit) {
-                        (Ok(Ok(())), _) => {}
+                        (Ok(Ok(())), _) => self.silent_since = None,
                         (Ok(Err(error)), _) => return Err(self.broken(error, doing)),
                         (Err(_), limit) => {
                             self.state = State::Broken;

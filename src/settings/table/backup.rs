@@ -41,6 +41,22 @@ pub(super) const OPTIONS: &[OptionSpec] = &[
     .on(&["backup", "verify"])
     .unset("as fast as it goes"),
     option(
+        "page-errors",
+        Kind::Choice(&["keep", "fail"], &[]),
+        "what becomes of a backup in which pages fail their checksum",
+        "Where the cluster has data checksums, every page is checked on its way into the repository, and the server \
+         checks it too; one that was being written at that moment is no failure, because WAL holds it. A page that \
+         fails was changed by a disk, a controller, memory or a program, and the server refuses to read it. keep: the \
+         backup is complete and marked, with the file, the page's number and, where the server can tell, the table; it \
+         ends with exit code 50, and info and check show it. It holds the page as it is, which is no worse than the \
+         server. fail: nothing is kept, and it ends with 40. \
+         What to do: keep the backups of before (`walden pin`), because an older one may hold the page whole; look \
+         at the disk (its SMART values, the kernel's log) and move off it; restore that older backup beside the \
+         server with --type=default, which replays the page's whole history, and copy the table over, or for an index \
+         `reindex`.",
+    )
+    .default("keep"),
+    option(
         "archive-check",
         Kind::Boolean,
         "wait for the archived WAL a backup needs, and prove whose it is",

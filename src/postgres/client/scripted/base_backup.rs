@@ -265,6 +265,19 @@ fn a_silent_server_may_make_its_checkpoint_for_hours_but_not_rest_later() {
             "{error:?}"
         );
         assert_eq!(stuck.state, State::Broken);
+
+        // Whoever looks up between two waits, for an interrupt say, waits no longer for that.
+        let (mut stuck, _far) = client(&messages[..11].concat(), true).await;
+        let mut backup = stuck.base_backup(&BackupOptions::default()).await.unwrap();
+        let began = tokio::time::Instant::now();
+        let look = std::time::Duration::from_millis(500);
+        let error = loop {
+            if let Ok(Err(error)) = tokio::time::timeout(look, backup.next()).await {
+                break error;
+            }
+            assert!(began.elapsed() < 2 * Limits::default().silence, "it waits for ever");
+        };
+        assert!(matches!(error, ClientError::TimedOut { .. }), "{error:?}");
     });
 }
 
