@@ -11,7 +11,7 @@ use std::fmt;
 use std::ops::Range;
 use std::str::FromStr;
 use std::time::Duration;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, timeout_at};
 
 /// How often a standby reports when nothing else makes it (`wal_receiver_status_interval`).
 const REPORT_INTERVAL: Duration = Duration::from_secs(10);
@@ -135,6 +135,8 @@ pub struct WalStream<'c> {
     next_timeline: Option<(TimelineId, Lsn)>,
     reported: Instant,
     unanswered: u32,
+    /// Since when nothing came although it was waited for, or the server was asked.
+    quiet_since: Option<Instant>,
     /// The server's clock when we last heard of it. Reports carry a time; ours would only be another clock.
     server_time: (i64, Instant),
     error: Option<Notice>,
@@ -168,6 +170,7 @@ impl ReplicationClient {
             next_timeline: None,
             reported: now,
             unanswered: 0,
+            quiet_since: None,
             server_time: (0, now),
             error: None,
             request,
@@ -259,10 +262,13 @@ impl WalStream<'_> {
                 }
             }
             self.client.flush(&doing).await?;
-            let frame = match timeout(REPORT_INTERVAL, self.client.receive(&doing, None)).await {
+            // Waits that the caller gives up count: it looks up often, for an interrupt.
+            let since = *self.quiet_since.get_or_insert_with(Instant::now);
+            let frame = match timeout_at(since + REPORT_INTERVAL, self.client.receive(&doing, None)).await {
                 Ok(Ok(frame)) => frame,
                 Ok(Err(lost)) => return Err(self.error.take().map_or(lost, |error| self.sort(error))),
                 Err(_) => {
+                    self.quiet_since = None;
                     self.unanswered += 1;
                     if self.unanswered > MOST_UNANSWERED {
                         self.client.state = State::Broken;
@@ -278,6 +284,7 @@ impl WalStream<'_> {
                 }
             };
             self.unanswered = 0;
+            self.quiet_since = None;
             match frame.tag {
                 b'E' => {
                     let error = self.client.error_of(&frame, &doing)?;

@@ -383,6 +383,21 @@ fn a_quiet_server_is_asked_whether_it_lives_and_given_up_when_it_does_not_answer
         let mut sent = vec![0; 4000];
         let length = far.read(&mut sent).await.unwrap();
         assert!(sent[..length].windows(6).filter(|w| w == b"d\0\0\0\x26r").count() >= 5);
+
+        // The same for whoever looks up between two waits.
+        let (mut client, _far) = super::scripted::client(&frame(b'W', &[0, 0, 0]), true).await;
+        let request =
+            WalRequest { start: Lsn::new(1000), timeline: TimelineId::FIRST, slot: None, stop: None };
+        let mut stream = client.start_replication(request).await.unwrap();
+        let begin = tokio::time::Instant::now();
+        let look = std::time::Duration::from_millis(500);
+        let error = loop {
+            if let Ok(Err(error)) = tokio::time::timeout(look, stream.next()).await {
+                break error;
+            }
+            assert!(begin.elapsed().as_secs() < 200, "it waits for ever");
+        };
+        assert!(matches!(error, ClientError::TimedOut { .. }), "{error:?}");
     });
 }
 
