@@ -4,6 +4,7 @@
 use super::error::BackupError;
 use crate::postgres::control_file::ControlFile;
 use crate::postgres::history::TimelineHistory;
+use crate::postgres::wal::page::Dialect;
 use crate::postgres::wal::reader::{Begin, OwnedRecord, ReadError, Source, record_at, record_ending_at};
 use crate::postgres::wal::records::{Known, decode};
 use crate::repo::record::WalProof;
@@ -68,10 +69,9 @@ fn not_ours(at: Lsn, error: ReadError<BackupError>) -> BackupError {
 }
 
 fn known(record: &OwnedRecord) -> Result<Option<Known>, BackupError> {
-    let dialect = record.found_in.dialect().ok_or_else(|| BackupError::NotThisServersWal {
-        at: record.lsn,
-        why: "it is of a PostgreSQL version that this walden does not know".to_owned(),
-    })?;
+    // Of a version that is not known the nearest known one's rules are tried: what is compared here would not agree by
+    // accident.
+    let dialect = record.found_in.dialect().unwrap_or_else(|| Dialect::nearest(record.found_in.magic));
     decode(dialect, &record.as_record())
         .map_err(|error| BackupError::NotThisServersWal { at: record.lsn, why: error.to_string() })
 }

@@ -80,6 +80,8 @@ pub struct Taken {
     pub origin: Option<Origin>,
     /// The archived segments that it needs.
     pub archived: BTreeSet<SegmentName>,
+    /// Why it could not be proved that the archive is this server's, of a version that is newer than this program.
+    pub unproved: Option<String>,
 }
 
 /// What [`take`] comes to.
@@ -89,6 +91,7 @@ struct Done {
     server_warnings: Vec<String>,
     origin: Option<Origin>,
     archived: BTreeSet<SegmentName>,
+    unproved: Option<String>,
 }
 
 /// Takes a full backup.
@@ -133,11 +136,11 @@ pub fn run(
             return Err(error);
         }
     };
-    let Done { record, uses, server_warnings, origin, archived } = done;
+    let Done { record, uses, server_warnings, origin, archived, unproved } = done;
     draft.commit(&record, &uses, env).map_err(BackupError::Commit)?;
     runtime.block_on(client.close());
     debug_assert_eq!(cluster.system, record.system_identifier);
-    Ok(Taken { record, server_warnings, interrupted_before, origin, archived })
+    Ok(Taken { record, server_warnings, interrupted_before, origin, archived, unproved })
 }
 
 /// What was found out before the first byte.
@@ -352,7 +355,13 @@ fn take(
         (None, End::Record)
     };
     observer.proving();
-    prove_same_server(&wal, &control, label.start, label.check_point, stop, end)?;
+    let unproved = match prove_same_server(&wal, &control, label.start, label.check_point, stop, end) {
+        // Its WAL may be laid out in a way that is not known here: that is no sign of a clone.
+        Err(BackupError::NotThisServersWal { at, why }) if server.cluster.major > PgMajor::NEWEST => {
+            Some(format!("of the record at {at} this walden reads that {why}"))
+        }
+        proved => proved.map(|()| None)?,
+    };
     let wal_proof = stop_segment(&wal, stop)?;
 
     let added = copied.stored_bytes + map_bytes.as_u64();
@@ -395,7 +404,7 @@ fn take(
         walden_version: env!("CARGO_PKG_VERSION").to_owned(),
     };
     let uses = Uses(vec![(id.clone(), copied.packs)]);
-    Ok(Done { record, uses, server_warnings: streamed.warnings, origin, archived: wanted })
+    Ok(Done { record, uses, server_warnings: streamed.warnings, origin, archived: wanted, unproved })
 }
 
 /// A segment to be fetched as it is.

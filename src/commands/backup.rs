@@ -153,6 +153,13 @@ fn warn_about(taken: &Taken, report: &Report) -> bool {
             if record.configuration_outside.len() == 1 { "it" } else { "them" },
         ));
     }
+    if let Some(why) = &taken.unproved {
+        warned = true;
+        report.warn(format!(
+            "that the archived WAL is this server's could not be proved, because this PostgreSQL is newer than this \
+             walden: {why}. Try a restore of this backup"
+        ));
+    }
     for id in &taken.interrupted_before {
         report.detail(format!("an interrupted backup lies about: {id}"));
     }

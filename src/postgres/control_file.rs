@@ -67,6 +67,19 @@ struct Version {
     tail: usize,
 }
 
+impl Version {
+    /// Where what follows the checkpoint's copy begins.
+    const fn rest(&self) -> usize {
+        CHECK_POINT_COPY + self.check_point.size()
+    }
+
+    /// The checksum that the file names and the one that its bytes give; `None` when it is too short.
+    fn checksums(&self, file: &[u8]) -> Option<(u32, u32)> {
+        let end = self.rest() + self.tail;
+        Some((u32_at(file, end)?, crc32c::crc32c(file.get(..end)?)))
+    }
+}
+
 /// `CATALOG_VERSION_NO` (catalog/catversion.h) of each release; fixed once a major is released.
 const CATALOG_VERSIONS: &[(u32, u16)] = &[
     (202_007_201, 13),
@@ -154,27 +167,32 @@ impl ControlFile {
         }
         let number = u32_at(file, 8).ok_or(ControlFileError::Length(file.len()))?;
         let Some(version) = VERSIONS.iter().find(|v| v.number == number) else {
-            let swapped = number.swap_bytes();
-            return Err(if (900..10_000).contains(&swapped) {
-                ControlFileError::OtherByteOrder
-            } else {
-                ControlFileError::UnknownVersion(number)
-            });
+            return Self::parse_unknown(file, number);
         };
-        let rest = CHECK_POINT_COPY + version.check_point.size();
-        let end = rest + version.tail;
-        let (stored, computed) = match (u32_at(file, end), file.get(..end)) {
-            (Some(stored), Some(covered)) => (stored, crc32c::crc32c(covered)),
-            _ => return Err(ControlFileError::Length(file.len())),
-        };
-        if stored != computed {
-            return Err(ControlFileError::Checksum { stored, computed });
+        match version.checksums(file) {
+            Some((stored, computed)) if stored == computed => Self::fields(file, version),
+            Some((stored, computed)) => Err(ControlFileError::Checksum { stored, computed }),
+            None => Err(ControlFileError::Length(file.len())),
         }
-        Self::fields(file, version, rest)
+    }
+
+    /// A version that is newer than any known: its layout may still be one of ours. The checksum stands behind the
+    /// fields, so only where they are laid out alike is it found, and right.
+    fn parse_unknown(file: &[u8], number: u32) -> Result<Self, ControlFileError> {
+        if (900..10_000).contains(&number.swap_bytes()) {
+            return Err(ControlFileError::OtherByteOrder);
+        }
+        let newest = VERSIONS.iter().map(|version| version.number).max().unwrap_or(0);
+        let fits = |version: &&Version| {
+            number > newest && version.checksums(file).is_some_and(|(stored, computed)| stored == computed)
+        };
+        let alike = VERSIONS.iter().rev().find(fits).ok_or(ControlFileError::UnknownVersion(number))?;
+        Self::fields(file, &Version { number, major: None, ..*alike })
     }
 
     /// Reads the fields. The checksum was right, so a value out of range is not an accident of storage.
-    fn fields(file: &[u8], version: &Version, rest: usize) -> Result<Self, ControlFileError> {
+    fn fields(file: &[u8], version: &Version) -> Result<Self, ControlFileError> {
+        let rest = version.rest();
         let number = |name, at| u32_at(file, at).ok_or(ControlFileError::Field(name));
         let position = |name, at| u64_at(file, at).map(Lsn::new).ok_or(ControlFileError::Field(name));
         let switch =
@@ -367,6 +385,25 @@ mod tests {
         let refused = ControlFile::parse(&file).unwrap_err();
         assert_eq!(refused, ControlFileError::UnknownVersion(2100));
         assert_eq!(refused.to_string(), "pg_control is of version 2100, which this program does not know");
+    }
+
+    #[test]
+    fn a_newer_version_that_is_laid_out_as_a_known_one_is_read() {
+        let mut file = example();
+        let known = ControlFile::parse(&file).unwrap();
+        file[8..12].copy_from_slice(&2100u32.to_le_bytes());
+        file[12..16].copy_from_slice(&202_709_011_u32.to_le_bytes());
+        seal(&mut file, 292);
+        let found = ControlFile::parse(&file).unwrap();
+        assert_eq!((found.control_version, found.major), (2100, None));
+        assert_eq!(
+            (found.system_identifier, found.check_point),
+            (known.system_identifier, known.check_point)
+        );
+        // An older one that is not known is not guessed at.
+        file[8..12].copy_from_slice(&1201u32.to_le_bytes());
+        seal(&mut file, 292);
+        assert_eq!(ControlFile::parse(&file), Err(ControlFileError::UnknownVersion(1201)));
     }
 
     #[test]

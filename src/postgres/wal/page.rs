@@ -60,8 +60,10 @@ impl Dialect {
     }
 
     /// What to walk pages of this magic number by: the nearest older release's rules for an unknown one.
-    /// Enough to follow the chain of records; what records *say* is read only in a known dialect.
-    pub(super) fn nearest(magic: u16) -> Self {
+    /// Enough to follow the chain of records; what records *say* in an unknown one is at best a guess, to be taken only
+    /// where something else confirms it.
+    #[must_use]
+    pub fn nearest(magic: u16) -> Self {
         DIALECTS.iter().rev().find(|d| d.magic <= magic).copied().unwrap_or(DIALECTS[0])
     }
 
