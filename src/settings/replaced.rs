@@ -37,6 +37,11 @@ const REPLACED: &[(&str, &str)] = &[
     ("repo-storage-ca-path", CA_FILE),
     ("repo-storage-tag", "objects carry no tags; give rules for the bucket or for the folder of repo1-path"),
     ("repo-storage-upload-chunk-size", "not needed: every object is one request, see pack-size"),
+    ("repo-storage-prefetch", "not needed: what is read next is fetched meanwhile, as process-max allows"),
+    ("repo-storage-read-over", "not needed: a restore reads what it needs in ranges of its own choice"),
+    ("repo-s3-process-cmd", "not planned: let a profile file or an instance's role give the credentials"),
+    ("repo-s3-service", "not needed: requests are signed for s3"),
+    ("repo-s3-sts-host", "not needed: with repo1-s3-key-type=web-id AWS_ENDPOINT_URL_STS is heeded"),
     ("repo-s3-host", ENDPOINT),
     ("repo-s3-port", ENDPOINT),
     ("repo-s3-ca-*", CA_FILE),
@@ -91,7 +96,7 @@ const REPLACED: &[(&str, &str)] = &[
     ("buffer-size", "not needed: memory is bounded by process-max and pack-size"),
     ("compress", "use compress-type"),
     ("compress-level-network", "not needed: data is compressed where walden runs"),
-    ("job-retry*", "not needed: what may succeed on a second try is tried again until io-timeout"),
+    ("job-retry*", "not needed: what may succeed on a second try is tried again as repo1-storage-retry says"),
     ("neutral-umask", "always on: what is stored carries no umask, restored files get PostgreSQL's modes"),
     ("priority", "use nice and ionice"),
     ("protocol-timeout", "use io-timeout"),
@@ -128,6 +133,42 @@ mod tests {
         for spec in crate::settings::table::options() {
             assert_eq!(replacement(spec.name), None, "{}", spec.name);
         }
+    }
+
+    /// The option reference of pgBackRest 2.60, without numbers, the internal ones left out.
+    const OF_PGBACKREST: &str = "\
+        annotation archive-async archive-check archive-copy archive-get-queue-max archive-header-check \
+        archive-missing-retry archive-mode archive-mode-check archive-push-queue-max archive-timeout backup-standby \
+        buffer-size checksum-page cmd cmd-ssh compress compress-level compress-level-network compress-type config \
+        config-include-path config-path db-exclude db-include db-timeout delta dry-run exclude expire-auto force \
+        ignore-missing io-timeout job-retry job-retry-interval link-all link-map lock-path log-level-console \
+        log-level-file log-level-stderr log-path log-subprocess log-timestamp manifest-save-threshold neutral-umask \
+        online output page-header-check pg-database pg-host pg-host-cmd pg-host-config pg-host-port pg-host-type \
+        pg-host-user pg-path pg-port pg-socket-path pg-user pg-version-force priority process-max protocol-timeout \
+        recovery-option recurse repo repo-azure-account repo-azure-container repo-azure-endpoint repo-azure-key \
+        repo-azure-key-type repo-azure-uri-style repo-block repo-bundle repo-bundle-limit repo-bundle-size \
+        repo-cipher-pass repo-cipher-type repo-gcs-bucket repo-gcs-endpoint repo-gcs-key repo-gcs-key-type \
+        repo-gcs-user-project repo-hardlink repo-host repo-host-cmd repo-host-port repo-host-type repo-host-user \
+        repo-path repo-retention-archive repo-retention-archive-type repo-retention-diff repo-retention-full \
+        repo-retention-full-type repo-retention-history repo-s3-bucket repo-s3-endpoint repo-s3-key \
+        repo-s3-key-secret repo-s3-key-type repo-s3-kms-key-id repo-s3-process-cmd repo-s3-region \
+        repo-s3-requester-pays repo-s3-role repo-s3-service repo-s3-sse-customer-key repo-s3-sts-host repo-s3-token \
+        repo-s3-uri-style repo-sftp-host repo-sftp-host-user repo-sftp-private-key-file repo-storage-ca-file \
+        repo-storage-ca-path repo-storage-host repo-storage-port repo-storage-prefetch repo-storage-read-over \
+        repo-storage-tag repo-storage-upload-chunk-size repo-storage-verify-tls repo-symlink repo-target-time \
+        repo-type resume sck-block sck-keep-alive set spool-path stanza start-fast stop-auto tablespace-map \
+        tablespace-map-all target target-action target-exclusive target-timeline tcp-keep-alive-count \
+        tcp-keep-alive-idle tcp-keep-alive-interval tls-server-address tls-server-auth tls-server-ca-file \
+        tls-server-cert-file tls-server-key-file tls-server-port type archive-mode";
+
+    #[test]
+    fn every_option_of_pgbackrest_is_there_or_has_words() {
+        let ours: Vec<_> = crate::settings::table::options().map(|spec| spec.name).collect();
+        let missing: Vec<_> = OF_PGBACKREST
+            .split_whitespace()
+            .filter(|name| !ours.contains(name) && replacement(name).is_none())
+            .collect();
+        assert!(missing.is_empty(), "{missing:?}");
     }
 
     #[test]

@@ -47,7 +47,13 @@ pub(super) fn sense(command: &str) -> Sense {
         return Sense::Shell { names_walden: command.contains("walden") && command.contains("archive-push") };
     };
     // NAME=value before the program is environment.
-    let mut words = words.into_iter().skip_while(|word| is_assignment(word));
+    let (environment, words): (Vec<_>, Vec<_>) = {
+        let program = words.iter().position(|word| !is_assignment(word)).unwrap_or(words.len());
+        let mut words = words;
+        let rest = words.split_off(program);
+        (words, rest)
+    };
+    let mut words = words.into_iter();
     let Some(program) = words.next() else { return Sense::Empty };
     let name =
         Path::new(&program).file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
@@ -55,8 +61,24 @@ pub(super) fn sense(command: &str) -> Sense {
     match name.as_str() {
         "true" | ":" => Sense::Discards,
         "exit" if rest.first().is_none_or(|code| code == "0") => Sense::Discards,
-        "walden" => Sense::Walden(call(program, &rest)),
+        "walden" => Sense::Walden(call(program, &rest).or_by(&environment)),
         _ => Sense::Other { program },
+    }
+}
+
+impl Call {
+    /// What no option says, variables may.
+    fn or_by(mut self, environment: &[String]) -> Self {
+        let variable = |name: &str| {
+            environment
+                .iter()
+                .rev()
+                .find_map(|word| word.strip_prefix(name)?.strip_prefix('='))
+                .map(str::to_owned)
+        };
+        self.stanza = self.stanza.or_else(|| variable("WALDEN_STANZA"));
+        self.config = self.config.or_else(|| variable("WALDEN_CONFIG"));
+        self
     }
 }
 
@@ -160,6 +182,10 @@ mod tests {
         assert!(call.pushes && call.names_segment);
         let call = walden("TZ=UTC walden '--config=/a b/c' --stanza other archive-push %p");
         assert_eq!((call.stanza.as_deref(), call.config.as_deref()), (Some("other"), Some("/a b/c")));
+        let call = walden("WALDEN_CONFIG=/a/b.conf WALDEN_STANZA='shop' walden archive-push %p");
+        assert_eq!((call.stanza.as_deref(), call.config.as_deref()), (Some("shop"), Some("/a/b.conf")));
+        let call = walden("WALDEN_CONFIG=/a/b.conf walden --config=/c archive-push %p");
+        assert_eq!(call.config.as_deref(), Some("/c"));
         assert!(!walden("walden info").pushes);
         assert!(!walden("walden archive-push").names_segment);
     }

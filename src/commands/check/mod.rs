@@ -118,7 +118,18 @@ fn configuration(facts: Option<&ServerFacts>, settings: &Settings) -> Option<Fin
     if facts.is_some_and(|facts| facts.outside != Outside::NotTold) {
         return None;
     }
-    let data = settings.server(1).path?;
+    let Some(data) = settings.server(1).path else {
+        let user = &facts?.user;
+        return Some(
+            Finding::note(
+                "configuration",
+                "whether configuration files lie outside the data directory, where no base backup holds them, is not told \
+                 to this role",
+            )
+            .next(format!("To have it looked at: `grant pg_read_all_settings to {user}`."))
+            .next("Or set pg1-path, if the data directory can be read on this host."),
+        );
+    };
     let there = |name: &str| data.join(name).try_exists().unwrap_or(true);
     // A directory that cannot be looked into tells nothing.
     if !there("PG_VERSION") {

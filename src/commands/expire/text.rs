@@ -76,7 +76,7 @@ pub(super) fn plan(shown: &Shown<'_>) -> String {
     if plan.is_idle {
         let _ = writeln!(
             text,
-            "No retention is set for repo{}: nothing is removed. See repo1-retention-full and repo1-keep-window.",
+            "No retention is set for repo{0}: nothing is removed. See repo{0}-retention-full and repo{0}-keep-window.",
             shown.index
         );
     } else if plan.removed().next().is_some() && !shown.delay.is_zero() {
