@@ -36,8 +36,9 @@ test-all:
 	WALDEN_TEST_ALL=1 $(CARGO) test --locked $(ARGS)
 
 bench:
-	@tests/env/prepare 17
+	@tests/env/prepare --bench
 	$(CARGO) build --release --locked
+	$(CARGO) build --locked --example store-segments
 	@tests/bench/run $(ARGS)
 
 deb:
