@@ -1,11 +1,37 @@
 //! The test bench itself: if these fail, look here first.
 
 use std::fs;
+use std::path::Path;
+use std::process::{Command, Stdio};
 
 use crate::common::{
-    BucketKind, Cluster, Identity, Proxy, Recovery, S3Proxy, S3Server, Scratch, SegmentVerdict, StopMode,
-    Walden, all_majors, finish, majors_in_full, other_majors, segment_verdicts,
+    BucketKind, Cluster, Identity, Proxy, Recovery, S3Proxy, S3Server, Scratch, SegmentVerdict, Server,
+    StopMode, Walden, all_majors, finish, majors_in_full, newest_major, other_majors, segment_verdicts,
+    test_all,
 };
+
+/// A script of the test bench that proves something by itself, as whoever runs the tests.
+fn proves_itself(script: &str, arguments: &[&Path]) {
+    let mut command = Command::new(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/env").join(script));
+    command.args(arguments).stdin(Stdio::null());
+    let out = finish(command);
+    assert!(out.success() && !out.stdout.contains("FAIL"), "{script}:\n{out}");
+}
+
+#[test]
+fn the_faulty_store_can_do_each_thing_that_its_rules_offer() {
+    if test_all() {
+        proves_itself("s3-proxy-test.py", &[&S3Server::shared().env_file()]);
+    }
+}
+
+#[test]
+fn the_bad_network_can_do_each_thing_that_its_rules_offer() {
+    if test_all() {
+        let server = Server::of(newest_major());
+        proves_itself("chaos-proxy-test.py", &[&server.bin, &server.client]);
+    }
+}
 
 #[test]
 fn every_major_is_tested_in_full_or_on_the_main_path() {
