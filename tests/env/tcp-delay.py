@@ -49,15 +49,12 @@ class Direction:
                 await asyncio.sleep(due - loop.time())
             self.waiting -= len(piece)
             self.gone.set()
-            try:
-                if not piece:
-                    # The end of what one side says; the other may go on.
-                    self.writer.write_eof()
-                    return
-                self.writer.write(piece)
-                await self.writer.drain()
-            except OSError:
+            if not piece:
+                # The end of what one side says; the other may go on.
+                self.writer.write_eof()
                 return
+            self.writer.write(piece)
+            await self.writer.drain()
 
 
 async def serve(host, port, delay):
@@ -65,15 +62,18 @@ async def serve(host, port, delay):
 
     async def client(reader, writer):
         tasks.add(asyncio.current_task())
-        up_writer = None
+        up_writer, steps = None, []
         try:
             up_reader, up_writer = await asyncio.open_connection(host, port, limit=READ)
             ways = [Direction(reader, up_writer, delay), Direction(up_reader, writer, delay)]
-            await asyncio.gather(*(step for way in ways for step in (way.take(), way.give())))
+            steps = [asyncio.create_task(step) for way in ways for step in (way.take(), way.give())]
+            await asyncio.gather(*steps)
         except OSError:
             pass
         finally:
             tasks.discard(asyncio.current_task())
+            for step in steps:
+                step.cancel()
             for each in filter(None, (writer, up_writer)):
                 each.close()
 
