@@ -3,6 +3,7 @@
 #   make demo        the two mistakes of the trade, and the way back; KEEP=1 leaves it to play with
 #   make test        the suite; ARGS='name' runs the tests whose name holds it
 #   make test-all    every test on every PostgreSQL, and the long campaigns
+#   make fuzz        every fuzz target for a minute; ARGS=SECONDS for another while
 #   make bench       speed and memory against pg_basebackup and pgBackRest
 #   make deb         a Debian package in target/debian, checked
 #   make lint        what a change must pass: format, clippy, scripts
@@ -12,7 +13,7 @@ CARGO ?= cargo
 ARGS ?=
 KEEP ?=
 
-.PHONY: help build demo test test-all bench deb lint clean
+.PHONY: help build demo test test-all fuzz bench deb lint clean
 .DEFAULT_GOAL := help
 
 help:
@@ -34,10 +35,17 @@ test:
 test-all:
 	@tests/env/prepare --all
 	WALDEN_TEST_ALL=1 $(CARGO) test --locked $(ARGS)
+	@tests/env/prepare --fuzz
+	@tests/env/fuzz 20
+
+fuzz:
+	@tests/env/prepare --fuzz
+	@tests/env/fuzz $(ARGS)
 
 bench:
-	@tests/env/prepare 17
+	@tests/env/prepare --bench
 	$(CARGO) build --release --locked
+	$(CARGO) build --locked --example store-segments
 	@tests/bench/run $(ARGS)
 
 deb:

@@ -97,3 +97,24 @@ fn no_file_of_the_source_outgrows_its_room() {
         assert!(lines <= 900, "{} has {lines} lines: split it by meaning", file.display());
     }
 }
+
+#[test]
+fn every_fuzz_target_is_in_the_manifest_of_its_workspace_and_the_other_way_round() {
+    let fuzz = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz");
+    let mut files = Vec::new();
+    rust_files(&fuzz.join("fuzz_targets"), &mut files);
+    let there: BTreeSet<String> =
+        files.iter().map(|path| path.file_stem().unwrap().to_str().unwrap().to_owned()).collect();
+    let manifest = fs::read_to_string(fuzz.join("Cargo.toml")).unwrap();
+    let mut listed = BTreeSet::new();
+    for target in manifest.split("[[bin]]").skip(1) {
+        let value = |key: &str| {
+            let line = target.lines().find_map(|line| line.strip_prefix(&format!("{key} = ")));
+            line.unwrap_or_else(|| panic!("a target without {key}: {target}")).trim_matches('"').to_owned()
+        };
+        let name = value("name");
+        assert_eq!(value("path"), format!("fuzz_targets/{name}.rs"));
+        assert!(listed.insert(name), "listed twice: {target}");
+    }
+    assert_eq!(listed, there);
+}

@@ -152,6 +152,28 @@ def fill_small(server, tables):
     server.sql("checkpoint")
 
 
+def fill_large(server, megabytes):
+    """One file of so many MB, half of which can be compressed. It is no relation, whose pages the server would check."""
+    with open(server.data / "large.file", "wb") as file:
+        for _ in range(megabytes):
+            file.write(os.urandom(1 << 19))
+            file.write(bytes(1 << 19))
+
+
+def fill_files(server, count):
+    """So many small files, named as relations are: a server sends whatever lies there."""
+    folder = server.data / "base" / server.sql("select oid from pg_database where datname = 'postgres'")
+    for number in range(count):
+        (folder / str(1_000_000 + number)).write_bytes(b"")
+    # A page of zeros is a good page.
+    for number in range(0, count, 10):
+        (folder / str(1_000_000 + number)).write_bytes(bytes(8192))
+
+
+def fill_tiny(server, _):
+    server.sql("create table orders as select generate_series(1, 1000) n")
+
+
 def generate_segments(server, count, into):
     """Lets pgbench write `count` segments and copies them to `into`; their names. The server runs."""
     server.sql("select pg_switch_wal()")

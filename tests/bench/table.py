@@ -5,7 +5,8 @@ import platform
 import re
 import statistics
 
-# The others, in the order of the columns.
+# Whom most of it is about, and the others, in the order of the columns.
+MINE = "walden"
 OTHERS = ("pg_basebackup", "pgBackRest")
 WIDTH = 36
 
@@ -13,17 +14,21 @@ WIDTH = 36
 class Table:
     def __init__(self):
         self.entries = []
+        self.mine, self.others = MINE, OTHERS
 
-    def group(self, title):
-        self.entries.append({"kind": "group", "title": title})
+    def group(self, title, mine=MINE, others=OTHERS):
+        """What follows is about `mine`, beside `others`: at most two, which have columns of their own."""
+        self.mine, self.others = mine, others
+        self.entries.append({"kind": "group", "title": title, "mine": mine, "others": others})
 
     def note(self, text):
         self.entries.append({"kind": "note", "text": text})
 
-    def row(self, what, unit, runs, mine, aims, *, limit=None, ratios=True):
+    def row(self, what, unit, runs, aims=(), *, limit=None, ratios=True):
         """`runs`: name -> one value a round. `aims`: name -> the ratio to it that is aimed at. `limit`: of the value."""
+        mine, aims = self.mine, dict(aims)
         self.entries.append({
-            "kind": "row", "what": what, "unit": unit, "runs": runs, "aims": aims, "limit": limit,
+            "kind": "row", "mine": mine, "others": self.others, "what": what, "unit": unit, "runs": runs, "aims": aims, "limit": limit,
             "median": {name: statistics.median(values) for name, values in runs.items()},
             "ratio": {name: statistics.median(a / b for a, b in zip(runs[mine], values) if b)
                       for name, values in runs.items() if ratios and name != mine and all(values)},
@@ -40,11 +45,12 @@ class Table:
     def missed(self):
         for entry in self.entries:
             if entry["kind"] == "row":
+                mine = entry["median"][entry["mine"]]
                 for name, aim in entry["aims"].items():
                     if entry["ratio"][name] > aim:
                         yield f"{entry['what']} is {entry['ratio'][name]:.2f} × {name}, not {aim:g}"
-                if entry["limit"] and entry["median"]["walden"] > entry["limit"]:
-                    yield f"{entry['what']} is {entry['median']['walden']:.1f} {entry['unit']}, not {entry['limit']:g}"
+                if entry["limit"] and mine > entry["limit"]:
+                    yield f"{entry['what']} is {mine:.1f} {entry['unit']}, not {entry['limit']:g}"
 
     def text(self, described, rounds):
         lines = ["", described, f"medians of {rounds} alternating rounds; ratios: median of the rounds' own; ! misses the aim"]
@@ -54,8 +60,8 @@ class Table:
 
     @staticmethod
     def _group(entry):
-        head = f"{'walden':>9}" + "".join(f"{name:>15} {'×':>6} {'aim':<8}" for name in OTHERS)
-        return ["", entry["title"], " " * (WIDTH + 4) + head]
+        head = f"{entry['mine']:>11}" + "".join(f"{name:>15} {'×':>6} {'aim':<8}" for name in entry["others"])
+        return ["", entry["title"], " " * (WIDTH + 2) + head]
 
     @staticmethod
     def _note(entry):
@@ -63,9 +69,9 @@ class Table:
 
     def _row(self, entry):
         number = lambda value: f"{value:.2f}" if value < 100 else f"{value:.0f}"
-        median = entry["median"]["walden"]
+        median = entry["median"][entry["mine"]]
         line = f"  {entry['what'] + ', ' + entry['unit']:<{WIDTH + 2}}{number(median):>9}"
-        for name in OTHERS:
+        for name in entry["others"]:
             if name not in entry["median"]:
                 line += " " * 31
                 continue
@@ -74,11 +80,11 @@ class Table:
             line += f"{ratio:6.2f} " if ratio is not None else " " * 7
             line += f"{('≤ ' + format(aim, 'g') + (' !' if ratio > aim else '')) if aim else '':<8}"
         if entry["limit"]:
-            line += f" walden ≤ {entry['limit']:g}{' !' if median > entry['limit'] else ''}"
+            line += f" {entry['mine']} ≤ {entry['limit']:g}{' !' if median > entry['limit'] else ''}"
         lines = [line.rstrip()]
-        # The same without an archiver in it, where that was measured, too.
+        # Who has no column: the same without an archiver in it, for one.
         for name in entry["median"]:
-            if name.startswith("walden,"):
+            if name not in (entry["mine"], *entry["others"]):
                 lines.append(f"    {name + ':':<{WIDTH}}{number(entry['median'][name]):>9}")
         return lines
 

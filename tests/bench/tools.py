@@ -1,4 +1,6 @@
 """The contestants: walden, pg_basebackup, pgBackRest. Each with a repository that is made anew when asked."""
+import copy
+import itertools
 import json
 import os
 import pathlib
@@ -7,8 +9,11 @@ import shutil
 
 from process import check, measured
 from servers import PORT
+from stores import BUCKET
 
 STANZA = "bench"
+# Each repository in the bucket has a folder of its own, and is never used again.
+FOLDERS = (f"/repository-{number}" for number in itertools.count(1))
 
 
 def size_of(path):
@@ -21,15 +26,31 @@ def size_of(path):
     return total, count
 
 
+def write_private(path, text):
+    """A file that may hold a secret."""
+    path.touch(0o600)
+    path.write_text(text, encoding="utf-8")
+
+
+def make_directories(tool):
+    """What a tool works with, its repository empty."""
+    shutil.rmtree(tool.repository, ignore_errors=True)
+    tool.folder = next(FOLDERS)
+    for each in (tool.repository, tool.work / "log", tool.work / "spool", tool.work / "lock"):
+        each.mkdir(parents=True, exist_ok=True)
+
+
 class Walden:
     """2 workers, zstd 1, AES-256-GCM with a generated key, all of it durable when a command returns."""
 
     name = "walden"
 
-    def __init__(self, program, work, sockets, *, repository=None, cipher=True, options=()):
+    def __init__(self, program, work, sockets, *, repository=None, place=None, cipher=True, options=()):
+        """The repository is a directory, or, with `place`, in the bucket that is reached by that way."""
         self.program, self.work, self.cipher = str(program), pathlib.Path(work), cipher
         self.work.mkdir(parents=True, exist_ok=True)
         self.repository = pathlib.Path(repository) if repository else self.work / "repository"
+        self.place, self.folder = place, None
         self.sockets, self.options = sockets, list(options)
         self.config = self.work / "walden.conf"
         # Nothing of the caller's settings may be heard; the rest of the environment is the same for everyone.
@@ -39,20 +60,38 @@ class Walden:
 
     def fresh(self, server):
         """An empty repository with a stanza for `server`, which runs."""
-        shutil.rmtree(self.repository, ignore_errors=True)
-        for each in (self.repository, self.work / "log", self.work / "spool", self.work / "lock"):
-            each.mkdir(parents=True, exist_ok=True)
-        key = self.work / "key"
+        make_directories(self)
+        key = self.key()
         if not key.exists():
             key.touch(0o600)
             key.write_text(check([self.program, "key-generate"], env=self.env), encoding="utf-8")
-        cipher = f"repo1-cipher-type=aes-256-gcm\nrepo1-cipher-pass-file={key}\n" if self.cipher else ""
-        self.config.write_text(
-            f"[global]\nrepo1-path={self.repository}\n{cipher}compress-level=1\nprocess-max=2\n"
-            f"lock-path={self.work}/lock\nlog-path={self.work}/log\nspool-path={self.work}/spool\nlog-level-file=off\n\n"
-            f"[{STANZA}]\npg1-path={server.data}\npg1-socket-path={self.sockets}\npg1-port={PORT}\npg1-user=walden\n",
-            encoding="utf-8")
+        self.data = server.data
+        self._configure()
         check([*self._base(), "stanza-create"], env=self.env)
+
+    def key(self):
+        return self.work / "key"
+
+    def by(self, place, name):
+        """The same repository, reached by another way."""
+        other = copy.copy(self)
+        other.place, other.config = place, self.work / f"{name}.conf"
+        other._configure()
+        return other
+
+    def _configure(self):
+        where = f"repo1-path={self.repository}\n"
+        if self.place:
+            server = self.place.server
+            where = (f"repo1-type=s3\nrepo1-path={self.folder}\nrepo1-s3-bucket={BUCKET}\nrepo1-s3-region=us-east-1\n"
+                     f"repo1-s3-endpoint=https://127.0.0.1:{self.place.port}\nrepo1-s3-uri-style=path\n"
+                     f"repo1-s3-key={server.key}\nrepo1-s3-key-secret={server.secret}\nrepo1-storage-ca-file={server.ca}\n")
+        cipher = f"repo1-cipher-type=aes-256-gcm\nrepo1-cipher-pass-file={self.key()}\n" if self.cipher else ""
+        write_private(
+            self.config,
+            f"[global]\n{where}{cipher}compress-level=1\nprocess-max=2\n"
+            f"lock-path={self.work}/lock\nlog-path={self.work}/log\nspool-path={self.work}/spool\nlog-level-file=off\n\n"
+            f"[{STANZA}]\npg1-path={self.data}\npg1-socket-path={self.sockets}\npg1-port={PORT}\npg1-user=walden\n")
 
     def _base(self):
         return [self.program, f"--config={self.config}", f"--stanza={STANZA}"]
@@ -81,6 +120,13 @@ class Walden:
         into.mkdir(0o700)
         return measured([*self._base(), "restore", f"--pg1-path={into}", "--type=default", "--archive-mode=off",
                          "--progress=none", "--log-level-console=detail"], env=self.env)
+
+    def plan(self, into, *more):
+        """What a restore would do."""
+        return measured([*self._base(), "restore", f"--pg1-path={into}", "--dry-run", "--progress=none", *more], env=self.env)
+
+    def info(self):
+        return measured([*self._base(), "info"], env=self.env)
 
 
 class PgBasebackup:
@@ -112,24 +158,30 @@ class PgBackRest:
 
     name = "pgBackRest"
 
-    def __init__(self, program, work, sockets):
+    def __init__(self, program, work, sockets, *, place=None):
         self.program, self.work, self.sockets = str(program), pathlib.Path(work), sockets
         self.work.mkdir(parents=True, exist_ok=True)
         self.repository, self.config = self.work / "repository", self.work / "pgbackrest.conf"
+        self.place, self.folder = place, None
         self.env = {"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8"}
         self.version = check([self.program, "version"], env=self.env).split()[-1]
 
     def fresh(self, server):
-        shutil.rmtree(self.repository, ignore_errors=True)
-        for each in (self.repository, self.work / "log", self.work / "spool", self.work / "lock"):
-            each.mkdir(parents=True, exist_ok=True)
-        self.config.write_text(
-            f"[global]\nrepo1-path={self.repository}\nrepo1-bundle=y\nrepo1-block=y\nrepo1-retention-full=9\n"
+        make_directories(self)
+        where = f"repo1-path={self.repository}\n"
+        if self.place:
+            # It looks for names in a certificate, not for addresses.
+            store = self.place.server
+            where = (f"repo1-type=s3\nrepo1-path={self.folder}\nrepo1-s3-bucket={BUCKET}\nrepo1-s3-region=us-east-1\n"
+                     f"repo1-s3-endpoint=localhost\nrepo1-storage-port={self.place.port}\nrepo1-s3-uri-style=path\n"
+                     f"repo1-s3-key={store.key}\nrepo1-s3-key-secret={store.secret}\nrepo1-storage-ca-file={store.ca}\n")
+        write_private(
+            self.config,
+            f"[global]\n{where}repo1-bundle=y\nrepo1-block=y\nrepo1-retention-full=9\n"
             f"compress-type=zst\ncompress-level=1\nprocess-max=2\nstart-fast=y\n"
             f"lock-path={self.work}/lock\nlog-path={self.work}/log\nspool-path={self.work}/spool\nlog-level-file=off\n"
             f"log-level-console=info\n\n"
-            f"[{STANZA}]\npg1-path={server.data}\npg1-socket-path={self.sockets}\npg1-port={PORT}\npg1-user=postgres\n",
-            encoding="utf-8")
+            f"[{STANZA}]\npg1-path={server.data}\npg1-socket-path={self.sockets}\npg1-port={PORT}\npg1-user=postgres\n")
         check([*self._base(), "stanza-create"], env=self.env)
 
     def _base(self):
@@ -157,3 +209,6 @@ class PgBackRest:
     def restore(self, into):
         into.mkdir(0o700)
         return measured([*self._base(), f"--pg1-path={into}", "--type=default", "--archive-mode=off", "restore"], env=self.env)
+
+    def info(self):
+        return measured([*self._base(), "info"], env=self.env)

@@ -125,6 +125,11 @@ impl S3Server {
         self.0.facts.get("S3_CA_FILE").map(Path::new)
     }
 
+    /// What the start script says of it, as a file.
+    pub fn env_file(&self) -> PathBuf {
+        self.0.directory.join("env")
+    }
+
     /// Access key and secret.
     pub fn key(&self, identity: Identity) -> (&str, &str) {
         let prefix = match identity {

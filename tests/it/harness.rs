@@ -1,11 +1,79 @@
 //! The test bench itself: if these fail, look here first.
 
 use std::fs;
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use crate::common::{
-    BucketKind, Cluster, Identity, Proxy, Recovery, S3Proxy, S3Server, Scratch, SegmentVerdict, StopMode,
-    Walden, all_majors, finish, majors_in_full, other_majors, segment_verdicts,
+    BucketKind, Cluster, Identity, Proxy, Recovery, S3Proxy, S3Server, Scratch, SegmentVerdict, Server,
+    StopMode, Walden, all_majors, finish, majors_in_full, newest_major, other_majors, segment_verdicts,
+    test_all,
 };
+
+/// A script of the test bench that proves something by itself, as whoever runs the tests.
+fn proves_itself(script: &str, arguments: &[&Path]) {
+    let mut command = Command::new(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/env").join(script));
+    command.args(arguments).stdin(Stdio::null());
+    let out = finish(command);
+    assert!(out.success() && !out.stdout.contains("FAIL"), "{script}:\n{out}");
+}
+
+#[test]
+fn the_faulty_store_can_do_each_thing_that_its_rules_offer() {
+    if test_all() {
+        proves_itself("s3-proxy-test.py", &[&S3Server::shared().env_file()]);
+    }
+}
+
+#[test]
+fn a_longer_wire_delays_both_ways_and_changes_nothing() {
+    let scratch = Scratch::new();
+    let echo = TcpListener::bind("127.0.0.1:0").unwrap();
+    let target = echo.local_addr().unwrap().to_string();
+    std::thread::spawn(move || {
+        let (mut here, _) = echo.accept().unwrap();
+        let mut there = here.try_clone().unwrap();
+        std::io::copy(&mut here, &mut there).unwrap();
+        there.shutdown(Shutdown::Write).unwrap();
+    });
+    // The checkout may be closed to the server's user.
+    let code = fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/env/tcp-delay.py")).unwrap();
+    let mut command = scratch.command("python3");
+    command.arg(scratch.write("delay.py", code)).arg(&target).arg("40").stdout(Stdio::piped());
+    let mut wire = command.spawn().unwrap();
+    let mut said = String::new();
+    BufReader::new(wire.stdout.take().unwrap()).read_line(&mut said).unwrap();
+    let port: u16 = said.trim().strip_prefix("DELAY_PORT=").unwrap().parse().unwrap();
+
+    let mut line = TcpStream::connect(("127.0.0.1", port)).unwrap();
+    let asked = Instant::now();
+    line.write_all(b"?").unwrap();
+    line.read_exact(&mut [0]).unwrap();
+    assert!(asked.elapsed() >= Duration::from_millis(80), "after {:?}", asked.elapsed());
+
+    let much: Vec<u8> = (0..32_u32 << 20).map(|n| (n % 251) as u8).collect();
+    let mut back = Vec::new();
+    let mut reading = line.try_clone().unwrap();
+    std::thread::scope(|scope| {
+        scope.spawn(|| reading.read_to_end(&mut back).unwrap());
+        line.write_all(&much).unwrap();
+        line.shutdown(Shutdown::Write).unwrap();
+    });
+    assert!(back == much, "{} of {} bytes came back as they were sent", back.len(), much.len());
+    wire.kill().unwrap();
+    wire.wait().unwrap();
+}
+
+#[test]
+fn the_bad_network_can_do_each_thing_that_its_rules_offer() {
+    if test_all() {
+        let server = Server::of(newest_major());
+        proves_itself("chaos-proxy-test.py", &[&server.bin, &server.client]);
+    }
+}
 
 #[test]
 fn every_major_is_tested_in_full_or_on_the_main_path() {

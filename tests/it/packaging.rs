@@ -3,6 +3,7 @@
 
 use crate::common::{Output, Scratch, finish, test_all};
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 fn at_top(name: &str) -> PathBuf {
@@ -141,6 +142,93 @@ fn the_manual_pages_are_well_formed() {
         let out = run(&scratch, "mandoc", &["-T", "lint", "-W", "warning", page.to_str().unwrap()]);
         assert!(out.success(), "{out}");
     }
+}
+
+#[test]
+fn the_secrets_of_the_containers_agree_whatever_was_interrupted() {
+    let scratch = Scratch::new();
+    let secrets = scratch.join("secrets");
+    let prepare = || {
+        let mut command = scratch.command("bash");
+        // The checkout may be closed to the server's user; the script needs nothing of it.
+        command.args(["-c", &text("docker/prepare"), "docker/prepare"]).arg(&secrets);
+        command.env("WALDEN", env!("CARGO_BIN_EXE_walden"));
+        finish(command)
+    };
+    let read = |name: &str| fs::read_to_string(secrets.join(name)).unwrap_or_default();
+    assert!(prepare().success());
+    let (conf, json) = (read("s3.conf"), read("s3.json"));
+    let setting = |name: &str| {
+        conf.lines().find_map(|line| line.strip_prefix(&format!("{name}="))).expect("it is set").to_owned()
+    };
+    for value in [setting("repo1-s3-key"), setting("repo1-s3-key-secret")] {
+        assert!(json.contains(&format!("\"{value}\"")), "{json}");
+    }
+    // Interrupted between the two: the second follows from the first. The other way round nobody knows the key.
+    fs::remove_file(secrets.join("s3.json")).unwrap();
+    assert!(prepare().success());
+    assert_eq!((read("s3.conf"), read("s3.json")), (conf, json));
+    fs::remove_file(secrets.join("s3.conf")).unwrap();
+    let refused = prepare();
+    assert_eq!(refused.code, Some(1), "{refused}");
+    assert!(!secrets.join("s3.conf").exists());
+
+    // What it wrote and docker/walden.conf make sense together.
+    fs::remove_file(secrets.join("s3.json")).unwrap();
+    assert!(prepare().success());
+    let conf = scratch.write("walden.conf", text("docker/walden.conf"));
+    let out = walden(
+        &scratch,
+        &[
+            "config",
+            "--stanza=shop",
+            &format!("--config={}", conf.display()),
+            &format!("--config-include-path={}", secrets.display()),
+        ],
+    );
+    assert!(out.success() && out.stdout.contains("s3.conf line"), "{out}");
+}
+
+#[test]
+fn the_package_makes_the_user_that_its_units_name_and_leaves_others_directories_alone() {
+    let scratch = Scratch::new();
+    for (name, body) in [
+        ("getent", "test -e known"),
+        ("adduser", "touch known"),
+        ("stat", "case $3 in /etc/walden) echo 0 ;; /var/lib/walden) echo 999 ;; *) exit 1 ;; esac"),
+        ("dpkg-statoverride", "exit 1"),
+        ("install", ""),
+    ] {
+        scratch.dir("bin");
+        let program = scratch.write(
+            format!("bin/{name}"),
+            format!("#!/bin/sh\ncd {}\necho {name} \"$@\" >>calls\n{body}\n", scratch.path().display()),
+        );
+        fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    let configure = || {
+        let mut command = scratch.command("sh");
+        command.args(["-c", &text("packaging/debian/postinst"), "postinst", "configure"]);
+        command.env("PATH", format!("{}:/usr/bin:/bin", scratch.join("bin").display()));
+        let out = finish(command);
+        assert!(out.success(), "{out}");
+        let calls = fs::read_to_string(scratch.join("calls")).unwrap();
+        fs::remove_file(scratch.join("calls")).unwrap();
+        calls
+    };
+    let first = configure();
+    let user = |line: &&str| line.starts_with("adduser ") && line.ends_with(" postgres");
+    assert_eq!(first.lines().filter(user).count(), 1, "{first}");
+    let made: Vec<&str> = first.lines().filter(|line| line.starts_with("install ")).collect();
+    let own = "install -d -o postgres -g postgres -m 0750";
+    assert_eq!(made, [format!("{own} /etc/walden"), format!("{own} /var/log/walden")], "{first}");
+    assert!(!configure().contains("adduser"), "it is there already");
+    for unit in
+        files("packaging/systemd").iter().filter(|path| path.extension().is_some_and(|e| e == "service"))
+    {
+        assert!(fs::read_to_string(unit).unwrap().contains("\nUser=postgres\n"), "{}", unit.display());
+    }
+    assert!(text("packaging/logrotate").contains("\tsu postgres postgres\n"));
 }
 
 #[test]
