@@ -9,7 +9,7 @@ use super::error::BackupError;
 use super::observer::Observer;
 use super::proof::ArchivedWal;
 use crate::env::Env;
-use crate::postgres::client::{ReplicationClient, SlotName, WalEvent, WalRequest};
+use crate::postgres::client::{ClientError, ReplicationClient, SlotName, WalEvent, WalRequest};
 use crate::repo::frame::Compression;
 use crate::repo::{RepoError, layout};
 use crate::units::{Lsn, SegmentName, WalFileName};
@@ -23,6 +23,9 @@ use std::time::{Duration, Instant};
 
 /// How often a stream that waits looks whether it should stop.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
+
+/// `ERRCODE_UNDEFINED_OBJECT`: there is no such slot.
+const UNDEFINED_OBJECT: &str = "42704";
 
 /// Makes the slot. It vanishes with the connection.
 ///
@@ -86,11 +89,29 @@ impl Fetch<'_> {
     }
 
     async fn stream(&self, client: &mut ReplicationClient, run: &[Wanted]) -> Result<(), BackupError> {
+        match self.stream_from(client, run, self.slot).await {
+            // A base backup that ends with an error, as for damaged pages, takes the session's slots with it. What they
+            // held back is still there as a rule, and if not the server says so.
+            Err(BackupError::Client(ClientError::Server { server, .. }))
+                if self.slot.is_some() && server.sqlstate == UNDEFINED_OBJECT =>
+            {
+                self.stream_from(client, run, None).await
+            }
+            ended => ended,
+        }
+    }
+
+    async fn stream_from(
+        &self,
+        client: &mut ReplicationClient,
+        run: &[Wanted],
+        slot: Option<&SlotName>,
+    ) -> Result<(), BackupError> {
         let (Some(first), Some(last)) = (run.first(), run.last()) else { return Ok(()) };
         let request = WalRequest {
             start: first.segment.start(self.wal.size).ok_or(BackupError::Bug)?,
             timeline: first.segment.timeline(),
-            slot: self.slot.cloned(),
+            slot: slot.cloned(),
             stop: Some(last.until),
         };
         let mut stream = client.start_replication(request).await?;

@@ -5,12 +5,13 @@ use super::error::BackupError;
 use super::observer::Observer;
 use super::room::{Fit, Room};
 use crate::postgres::client::{
-    BackupEnd, BackupOptions, BackupStart, Event, Notice, PageFailures, ReplicationClient,
+    BackupEnd, BackupOptions, BackupStart, Event, Notice, PageFailures, ReplicationClient, Tablespace,
 };
 use crate::postgres::relation_file::FileKind;
 use crate::postgres::tar::{Demultiplexer, Entry, EntryKind as TarKind, TarError, TarEvent};
 use crate::repo::map::{EntryKind, LONGEST_PATH};
 use crate::units::ByteCount;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 /// Files of the base archive that are also looked at here.
@@ -154,7 +155,13 @@ pub async fn stream(
                 return Err(failed(BackupError::StrangeArchive("backup_manifest".to_owned())));
             }
             Event::End(end) => break (end, None),
-            Event::EndedWithPageFailures(failures) => break (failures.end.clone(), Some(failures)),
+            Event::EndedWithPageFailures(mut failures) => {
+                let tablespaces = start.as_ref().map_or(&[][..], |start| &start.tablespaces);
+                for page in &mut failures.pages {
+                    page.file = below_data_directory(&page.file, tablespaces);
+                }
+                break (failures.end.clone(), Some(failures));
+            }
         }
     };
     close(archive)?;
@@ -174,6 +181,16 @@ pub async fn stream(
             .map(|(name, _)| (*name).to_owned())
             .collect(),
     })
+}
+
+/// A file as the archives name it: servers name one of a tablespace by where that lies, and so a page would be two.
+fn below_data_directory(file: &str, tablespaces: &[Tablespace]) -> String {
+    let file = file.strip_prefix("./").unwrap_or(file);
+    let below = |tablespace: &Tablespace| {
+        let rest = Path::new(file).strip_prefix(&tablespace.location).ok()?;
+        Some(format!("pg_tblspc/{}/{}", tablespace.oid, rest.display()))
+    };
+    tablespaces.iter().find_map(below).unwrap_or_else(|| file.to_owned())
 }
 
 /// The server's warnings, without those that are told otherwise (pages) or mean nothing (its own sockets, which
@@ -280,6 +297,21 @@ impl Archive {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_file_of_a_tablespace_has_one_name_wherever_it_lies() {
+        let at = |oid, location: &str| Tablespace { oid, location: location.into(), size: None };
+        let tablespaces = [at(16_390, "/srv/space"), at(16_391, "pg_tblspc/16391")];
+        for (named, expected) in [
+            ("./base/5/1259", "base/5/1259"),
+            ("/srv/space/PG_15_202209061/5/7", "pg_tblspc/16390/PG_15_202209061/5/7"),
+            ("/srv/space2/PG_15_202209061/5/7", "/srv/space2/PG_15_202209061/5/7"),
+            ("./pg_tblspc/16390/PG_15_202209061/5/7", "pg_tblspc/16390/PG_15_202209061/5/7"),
+            ("./pg_tblspc/16391/PG_15_202209061/5/7", "pg_tblspc/16391/PG_15_202209061/5/7"),
+        ] {
+            assert_eq!(below_data_directory(named, &tablespaces), expected);
+        }
+    }
 
     #[test]
     fn what_the_server_passed_over_is_told_and_its_sockets_are_not() {

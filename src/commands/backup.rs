@@ -436,3 +436,7 @@ impl Observer for Shown<'_> {
         self.enter("comparing the archive with the server's", None);
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::disallowed_methods, reason = "golden texts need not outlive a crash")]
+mod tests;

@@ -175,30 +175,43 @@ impl Draft {
     /// # Errors
     /// See [`CommitError`].
     pub fn commit(self, record: &Record, uses: &Uses, env: &dyn Env) -> Result<(), CommitError> {
+        self.win_the_outcome(record, uses, env)?;
+        // Whoever retired it may be deleting it already: to be told is better than to count on it.
+        if self.repository.is_retired(&self.stanza, &self.id)? { Err(CommitError::Retired) } else { Ok(()) }
+    }
+
+    /// Commits a backup without looking whether it was retired meanwhile: for the test that shows why one has to.
+    #[cfg(test)]
+    pub(crate) fn commit_without_looking(
+        self,
+        record: &Record,
+        uses: &Uses,
+        env: &dyn Env,
+    ) -> Result<(), CommitError> {
+        self.win_the_outcome(record, uses, env)
+    }
+
+    fn win_the_outcome(&self, record: &Record, uses: &Uses, env: &dyn Env) -> Result<(), CommitError> {
         let place = layout::outcome(&self.stanza, &self.id).map_err(RepoError::from)?;
         let outcome = Outcome::Committed(Box::new(record.clone()));
         let json = serde_json::to_vec_pretty(&outcome)
             .map_err(|_| RepoError::TooLarge { what: "the backup's record".to_owned() })?;
         // COMMIT POINT: one name, one winner.
         match self.repository.create_parts(&place, &[&json, &uses.encode()], Vec::new(), env) {
-            Ok(_) => {}
+            Ok(_) => Ok(()),
             Err(RepoError::Conflict { .. }) => {
                 match self.repository.read_outcome(&self.stanza, &self.id) {
                     // A reply was lost and a retry encoded anew: the writer settles it.
-                    Ok((Outcome::Committed(held), _)) if held.writer == self.writer => {}
-                    Ok((Outcome::Committed(_), _)) => {
-                        return Err(RepoError::Conflict { object: place.key }.into());
-                    }
-                    Ok((Outcome::Aborted(aborted), _)) => return Err(CommitError::Aborted(aborted)),
-                    // Retired and cleared away between the two calls, which the look below finds.
-                    Err(RepoError::Missing { .. }) => {}
-                    Err(error) => return Err(error.into()),
+                    Ok((Outcome::Committed(held), _)) if held.writer == self.writer => Ok(()),
+                    Ok((Outcome::Committed(_), _)) => Err(RepoError::Conflict { object: place.key }.into()),
+                    Ok((Outcome::Aborted(aborted), _)) => Err(CommitError::Aborted(aborted)),
+                    // Retired and cleared away between the two calls, which whoever commits looks for next.
+                    Err(RepoError::Missing { .. }) => Ok(()),
+                    Err(error) => Err(error.into()),
                 }
             }
-            Err(error) => return Err(error.into()),
+            Err(error) => Err(error.into()),
         }
-        // Whoever retired it may be deleting it already: to be told is better than to count on it.
-        if self.repository.is_retired(&self.stanza, &self.id)? { Err(CommitError::Retired) } else { Ok(()) }
     }
 
     /// Says that the backup will never exist. Losing this race to a commit is not an error.

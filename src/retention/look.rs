@@ -185,10 +185,11 @@ fn keep_for_open(
         return Err(RetentionError::ParentGone { backup: id.clone(), parent: None });
     };
     looked.open.push(started);
-    if left_out(Step::KeepForOpen) {
-        return Ok(());
-    }
     for parent in parents {
+        if left_out(Step::KeepForOpen) {
+            looked.named_by_open.insert(parent);
+            continue;
+        }
         match reader.fate(&parent)? {
             Some(Fate::Committed(held)) => looked.keeps.add(&held),
             Some(Fate::Aborted) => {

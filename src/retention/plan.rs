@@ -10,7 +10,7 @@ use super::sweep::{Manner, Swept, sweep_backups, sweep_wal, unneeded_data};
 use super::wal::{Floors, Keys, Lineages, Stretch, Unneeded};
 use crate::env::Env;
 use crate::repo::Cluster;
-use crate::repo::catalog::{Catalog, GivenUp};
+use crate::repo::catalog::GivenUp;
 use crate::repo::record::{Aborted, Record, Retired, Started};
 use crate::units::{BackupId, ByteCount, SystemIdentifier, Timestamp};
 use crate::wal::archive::Archive;
@@ -302,16 +302,9 @@ impl<'a> Plan<'a> {
             manner.stop.check()?;
             repository.retire(stanza, id, &self.retired(id, "it was aborted", env), env)?;
         }
-        // Pins may have been set since the plan was made.
-        let listed = match self.removed().next() {
-            Some(_) => repository.catalog(stanza)?,
-            None => Catalog::default(),
-        };
         for decision in self.removed() {
             manner.stop.check()?;
-            let notes =
-                listed.entries.get(&decision.id).map(|entry| entry.notes.as_slice()).unwrap_or_default();
-            if pin_of(repository, stanza, &decision.id, notes, env.now()).is_some() {
+            if self.is_pinned_now(&decision.id, env)? {
                 done.pinned.push(decision.id.clone());
                 continue;
             }
@@ -324,6 +317,15 @@ impl<'a> Plan<'a> {
             done.retired.push(decision.id.clone());
         }
         Ok(())
+    }
+
+    /// Whether a backup was pinned since the plan was made: listed anew for each, because with hundreds to retire
+    /// minutes may pass between the first and the last, and whoever pins in between is told that it holds.
+    fn is_pinned_now(&self, id: &BackupId, env: &dyn Env) -> Result<bool, RetentionError> {
+        let (repository, stanza) = (self.reader.repository(), self.reader.stanza());
+        let catalog = repository.catalog(stanza)?;
+        let notes = catalog.entries.get(id).map(|entry| entry.notes.as_slice()).unwrap_or_default();
+        Ok(pin_of(repository, stanza, id, notes, env.now()).is_some())
     }
 
     fn retired(&self, id: &BackupId, why: &str, env: &dyn Env) -> Retired {

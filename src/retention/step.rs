@@ -14,6 +14,8 @@ pub(super) enum Step {
     KeepRetiredNames,
     /// Keep what the parents of open backups use.
     KeepForOpen,
+    /// Keep the record of what an open backup builds on, even when nothing of its data is left.
+    KeepNamesForOpen,
     /// Give a stuck backup up only by winning its outcome's name: instead it is retired as it is.
     WinTheOutcome,
     /// Keep the WAL from the floors of open backups on.

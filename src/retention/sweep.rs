@@ -67,7 +67,8 @@ pub(super) fn sweep_backups(
         if swept.refused.is_some() {
             return Ok(());
         }
-        if !kept && leaving.has_names && !looked.named_by_open.contains(&leaving.id) {
+        let is_named = looked.named_by_open.contains(&leaving.id) && !left_out(Step::KeepNamesForOpen);
+        if !kept && leaving.has_names && !is_named {
             clear_names(reader, leaving, manner, swept)?;
         }
     }

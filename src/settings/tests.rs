@@ -6,6 +6,7 @@ use proptest::prelude::*;
 use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
+use std::time::Duration;
 
 const MAIN: &str = "/etc/walden/walden.conf";
 
@@ -479,4 +480,24 @@ fn a_file_with_nothing_but_a_secret_should_not_be_everybodys() {
         place.resolve("backup").unwrap().warnings(),
         ["/k holds a secret and every user of this machine can read it; next: chmod o-rwx /k"]
     );
+}
+
+#[test]
+fn a_retention_in_days_is_a_window() {
+    let retention = |lines: &str| {
+        let given = Place_::with(&format!("[global]\nrepo1-path=/r\n{lines}\n[shop]\n"));
+        given.resolve("expire").unwrap().retention(1)
+    };
+    let days = |days: u64| Some(Duration::from_secs(days * 86_400));
+    let count = retention("repo1-retention-full=7");
+    assert_eq!((count.full, count.window), (Some(7), None));
+    let time = retention("repo1-retention-full=7\nrepo1-retention-full-type=time");
+    assert_eq!((time.full, time.window), (None, days(7)));
+    // The longer of two windows.
+    for (window, longest) in [("3d", 7), ("10d", 10)] {
+        let both =
+            format!("repo1-retention-full=7\nrepo1-retention-full-type=time\nrepo1-keep-window={window}");
+        assert_eq!(retention(&both).window, days(longest), "{window}");
+    }
+    assert_eq!(retention("repo1-retention-full-type=time").window, None);
 }

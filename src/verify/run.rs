@@ -111,6 +111,9 @@ impl Run<'_> {
             if !is_asked_for {
                 continue;
             }
+            if entry.retired {
+                self.retirement(id, verified)?;
+            }
             if entry.retired || !entry.outcome {
                 let standing = if entry.retired { Standing::Retired } else { Standing::Open };
                 verified.not_judged.push((id.clone(), standing));
@@ -150,6 +153,22 @@ impl Run<'_> {
                     );
                     verified.general.push(Problem::new(Wrong::Missing, key, why));
                 }
+            }
+        }
+        Ok(())
+    }
+
+    /// A name that cannot be read gives its backup up all the same, but its data would stay for ever: expire waits
+    /// for a time that it cannot know.
+    fn retirement(&self, id: &BackupId, verified: &mut Verified) -> Result<(), VerifyError> {
+        let Request { repository, stanza, .. } = self.request;
+        let key = layout::retired(stanza, id).map_err(RepoError::from)?.key;
+        match repository.read_retired(stanza, id) {
+            Ok(retired) if retired.backup_id == *id => self.meter.object(),
+            Ok(_) => verified.general.push(Problem::damaged(key, "it is about another backup")),
+            Err(error) => {
+                self.meter.note(&error);
+                verified.general.push(Problem::of(error, &key)?);
             }
         }
         Ok(())

@@ -2,13 +2,16 @@
 
 use super::*;
 use crate::env::Fixed;
+use crate::postgres::history::TimelineHistory;
 use crate::repo::Cluster;
-use crate::repo::frame::{Compression, DATA_FRAME, EncodedFrame, FrameEncoder};
+use crate::repo::frame::{Compression, DATA_FRAME, EncodedFrame, FrameEncoder, WAL_FRAME};
 use crate::repo::keys::Secret;
 use crate::repo::layout;
 use crate::repo::map::{Contents, Entry, EntryKind, FrameRun, MapWriter, PackRef};
+use crate::repo::notes::{Note, Pin, Says};
 use crate::repo::record::{
-    ClusterState, LineageStep, PageChecksums, Record, Sizes, Started, UsedPack, Uses, WalProof,
+    Aborted, ClusterState, LineageStep, PageChecksums, Record, Retired, Sizes, Started, UsedPack, Uses,
+    WalProof,
 };
 use crate::storage::faulty::{Fault, FaultyStore};
 use crate::storage::memory::MemoryStore;
@@ -16,8 +19,9 @@ use crate::storage::{Key, Store};
 use crate::units::{BackupKind, Lsn, PgMajor, SegmentSize, Timestamp};
 use crate::wal::craft::{Craft, name, system};
 use crate::wal::scan::SegmentScan;
-use crate::wal::{ClusterWal, write};
+use crate::wal::{ClusterWal, ContentHash, write};
 use sha2::{Digest, Sha256};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use zeroize::Zeroizing;
 
@@ -40,19 +44,28 @@ fn id(number: u8) -> BackupId {
 }
 
 fn store_segment(repository: &Repository, number: u64, bytes: &[u8]) {
-    let (stanza, env) = (stanza(), env());
+    store_wal(repository, name(1, number, MIB), false, bytes);
+}
+
+/// Stores a segment as large as `bytes`, whole or as one that is unfinished.
+fn store_wal(repository: &Repository, name: SegmentName, is_partial: bool, bytes: &[u8]) {
+    let stanza = stanza();
     let wal = ClusterWal { repo: repository, stanza: &stanza, system: system(7) };
-    let name = name(1, number, MIB);
     let mut scan = SegmentScan::new(name);
     scan.feed(bytes).unwrap();
-    let size = SegmentSize::new(MIB).unwrap();
-    // Another salt each time.
-    let env: &dyn crate::env::Env = if number.is_multiple_of(2) { &env } else { &crate::env::System };
-    let mut writer = write::SegmentWriter::begin(wal, name, write::Destination::Complete, size, env).unwrap();
+    let size = SegmentSize::new(bytes.len() as u64).unwrap();
+    let destination = match is_partial {
+        true => write::Destination::Partial(ContentHash::of(bytes)),
+        false => write::Destination::Complete,
+    };
+    let env = crate::env::System;
+    let mut writer = write::SegmentWriter::begin(wal, name, destination, size, &env).unwrap();
     let mut encoder = FrameEncoder::new(Compression::Zstd(1), false).unwrap();
     let mut frame = EncodedFrame::default();
-    encoder.encode(bytes, &mut frame).unwrap();
-    writer.append(bytes, &mut frame).unwrap();
+    for plain in bytes.chunks(WAL_FRAME) {
+        encoder.encode(plain, &mut frame).unwrap();
+        writer.append(plain, &mut frame).unwrap();
+    }
     writer.finish(&scan.finish().unwrap().info).unwrap().commit().unwrap();
 }
 
@@ -142,19 +155,90 @@ fn shelf() -> MemoryStore {
     shelf_of(2, 4)
 }
 
-/// So many backups, and so many segments from number 3 on.
-fn shelf_of(backups: u8, segments: u64) -> MemoryStore {
+/// A repository, told from others by `seed`, with a cluster whose segments have this size.
+fn empty_shelf(seed: u64, segment_size: u64) -> (MemoryStore, Repository) {
     let store = MemoryStore::default();
     let secret = Secret::Key(Zeroizing::new([3; 32]));
-    let repository = Repository::create(Arc::new(store.clone()), Some(&secret), "memory", &env()).unwrap();
+    let env = Fixed::new(Timestamp::from_unix_seconds(1_795_227_660), seed);
+    let repository = Repository::create(Arc::new(store.clone()), Some(&secret), "memory", &env).unwrap();
     let cluster = Cluster {
         system: system(7),
         major: PgMajor::new(18),
         page_size: 8192,
-        segment_size: SegmentSize::new(MIB).unwrap(),
+        segment_size: SegmentSize::new(segment_size).unwrap(),
         blocks_per_file: 131_072,
     };
-    repository.add_cluster(&stanza(), &cluster, &env()).unwrap();
+    repository.add_cluster(&stanza(), &cluster, &env).unwrap();
+    (store, repository)
+}
+
+/// The same WAL under the name of another timeline.
+fn on_timeline(number: u8, segment: &[u8]) -> Vec<u8> {
+    let mut bytes = segment.to_vec();
+    bytes.chunks_mut(8192).for_each(|page| page[4] = number);
+    bytes
+}
+
+fn half(segment: &[u8]) -> Vec<u8> {
+    let mut bytes = segment.to_vec();
+    bytes[segment.len() / 2..].fill(0);
+    bytes
+}
+
+/// Two of everything that may lie beside two backups and the segments of a timeline: notes, a second timeline with its
+/// history, and on it unfinished segments, tails and `.backup` files; backups that were removed or aborted.
+fn full_shelf(seed: u64) -> MemoryStore {
+    let (store, repository) = empty_shelf(seed, MIB);
+    let (stanza, env) = (stanza(), env());
+    let wal = ClusterWal { repo: &repository, stanza: &stanza, system: system(7) };
+    let segments = Craft::chain(7, 3, MIB, 6, 1);
+    for (number, bytes) in (3..7).zip(&segments) {
+        store_segment(&repository, number, bytes);
+    }
+    for number in 1..=4 {
+        store_backup(&repository, &id(number), &segments);
+    }
+    for number in [3, 4] {
+        let retired = Retired {
+            backup_id: id(number),
+            why: "it was asked for".into(),
+            by: "walden expire".into(),
+            retired_at_unix_us: Timestamp::from_unix_seconds(9),
+            walden_version: "0".into(),
+        };
+        repository.retire(&stanza, &id(number), &retired, &env).unwrap();
+    }
+    for number in [5, 6] {
+        let aborted = Aborted { why: "it was stopped".into(), writer: "w".into() };
+        repository.give_up(&stanza, &id(number), &aborted, &env).unwrap();
+    }
+    for number in [1, 2] {
+        let note = Note::new(&id(number), None, Says::Pin(Pin::default()), "0", &env).unwrap();
+        repository.write_note(&stanza, &note, &env).unwrap();
+    }
+    for (timeline, history) in [(2, "1\t0/700000\tno\n"), (3, "1\t0/700000\tno\n2\t0/880000\tno\n")] {
+        let parsed = TimelineHistory::parse(TimelineId::new(timeline).unwrap(), history.as_bytes()).unwrap();
+        write::store_history(wal, history.as_bytes(), &parsed, &env).unwrap();
+    }
+    store_wal(&repository, name(2, 7, MIB), false, &on_timeline(2, &segments[4]));
+    let last = on_timeline(2, &segments[5]);
+    store_wal(&repository, name(2, 8, MIB), true, &half(&last));
+    let mut less = half(&last);
+    less[0x10000..].fill(0);
+    store_wal(&repository, name(2, 8, MIB), true, &less);
+    for (from, to) in [(0, 0x8000), (0x8000, 0x10000)] {
+        let bytes = &last[from as usize..to];
+        write::store_tail(wal, name(2, 8, MIB), from, bytes, "w", Compression::None, &env).unwrap();
+    }
+    for offset in [0x28, 0x60] {
+        write::store_backup_history(wal, name(1, 3, MIB), offset, b"START WAL LOCATION", &env).unwrap();
+    }
+    store
+}
+
+/// So many backups, and so many segments from number 3 on.
+fn shelf_of(backups: u8, segments: u64) -> MemoryStore {
+    let (store, repository) = empty_shelf(5, MIB);
     let segments = Craft::chain(7, 3, MIB, segments, 1);
     for (number, bytes) in (3..).zip(&segments) {
         store_segment(&repository, number, bytes);
@@ -256,50 +340,161 @@ fn nothing_is_called_good_when_any_call_of_the_store_fails() {
     }
 }
 
-#[test]
-fn every_object_that_is_changed_cut_emptied_or_lost_is_named() {
-    let store = shelf();
-    let is_ours = |key: &&Key| key.as_str().starts_with("shop/");
-    for key in store.keys().iter().filter(is_ours) {
-        let whole = bytes(&store, key);
-        let flipped = |at: usize| {
-            let mut bytes = whole.clone();
-            bytes[at] ^= 4;
-            Some(bytes)
-        };
-        let n = whole.len();
-        let mutilated = [
-            flipped(20),
-            flipped(70),
-            flipped(n / 2),
-            flipped(n - 1),
-            Some(whole[..n / 2].to_vec()),
-            Some(vec![]),
-            None,
-        ];
-        for (how, mutilated) in mutilated.into_iter().enumerate() {
+/// What is done to an object.
+#[derive(Debug)]
+enum Mutilation {
+    Flipped(usize),
+    Halved,
+    Emptied,
+    Removed,
+    /// Another of its kind lies in its place.
+    Swapped(Key),
+    /// That of another repository, with the same name and the same key, does.
+    Foreign,
+}
+
+/// What an object is, by its name: siblings are of one kind.
+fn kind(key: &Key) -> String {
+    let name = key.as_str();
+    let kinds = [
+        "/cluster/",
+        ".1-started",
+        ".2-outcome",
+        ".3-retired",
+        ".9-",
+        "/pack-",
+        "/map-",
+        ".part/",
+        ".partial-",
+        ".tail/",
+        ".backup-",
+        ".history",
+    ];
+    let of_it = kinds.into_iter().find(|kind| name.contains(kind));
+    of_it.unwrap_or("segment").to_owned()
+}
+
+/// Whether nothing is left that tells that this was ever there. What is stored says so of everything else.
+fn leaves_no_trace(key: &Key, last_segment: &str) -> bool {
+    let name = key.as_str();
+    match kind(key).as_str() {
+        // Notes are told by their names alone, and so is that a backup was removed: without that it is back, with all
+        // it had. Without its outcome a backup is an interrupted one; only what saw it knows better.
+        ".9-" | ".3-retired" | ".2-outcome" => true,
+        // What PostgreSQL noted for people; and pieces of a segment that no backup rests on.
+        ".backup-" | ".partial-" | ".tail/" => true,
+        // A timeline of which there is no WAL; of the newest one the last segment, which may not have come yet.
+        ".history" => name.ends_with("00000003.history"),
+        "segment" => name.ends_with(last_segment),
+        // Of backups that do not exist any more.
+        ".1-started" | "/pack-" | "/map-" => [3, 4].iter().any(|number| name.contains(id(*number).as_str())),
+        _ => false,
+    }
+}
+
+/// Of a backup that was removed what is left need not be good.
+fn is_nobodys(key: &Key) -> bool {
+    let of_removed = [3, 4].iter().any(|number| key.as_str().contains(id(*number).as_str()));
+    of_removed && kind(key) != ".3-retired"
+}
+
+fn mutilations(store: &MemoryStore, key: &Key) -> Vec<Mutilation> {
+    let n = bytes(store, key).len();
+    let mut all: Vec<Mutilation> = [20, 70, n / 2, n - 1].map(Mutilation::Flipped).into();
+    all.extend([Mutilation::Halved, Mutilation::Emptied, Mutilation::Removed, Mutilation::Foreign]);
+    let sibling = store.keys().into_iter().find(|other| other != key && kind(other) == kind(key));
+    all.extend(sibling.map(Mutilation::Swapped));
+    all
+}
+
+fn mutilate(store: &MemoryStore, key: &Key, how: &Mutilation, foreign: &MemoryStore) {
+    let whole = bytes(store, key);
+    let mutilated = match how {
+        Mutilation::Removed => return store.delete(key).unwrap(),
+        Mutilation::Flipped(at) => {
+            let mut bytes = whole;
+            bytes[*at] ^= 4;
+            bytes
+        }
+        Mutilation::Halved => whole[..whole.len() / 2].to_vec(),
+        Mutilation::Emptied => Vec::new(),
+        Mutilation::Swapped(other) => bytes(store, other),
+        Mutilation::Foreign => bytes(foreign, key),
+    };
+    store.overwrite(key, &mutilated);
+}
+
+/// Mutilates every object in every way: verify names it, and says what became of it.
+fn every_mutilation_is_named(
+    store: &MemoryStore,
+    foreign: &MemoryStore,
+    last_segment: &str,
+) -> BTreeMap<String, usize> {
+    let mut kinds = BTreeMap::new();
+    let clean = everything(store);
+    assert_eq!(all_problems(&clean), []);
+    for key in store.keys().iter().filter(|key| key.as_str().starts_with("shop/") && !is_nobodys(key)) {
+        *kinds.entry(kind(key)).or_default() += 1;
+        for how in mutilations(store, key) {
             let store = store.snapshot();
-            match &mutilated {
-                Some(bytes) => store.overwrite(key, bytes),
-                None => store.delete(key).unwrap(),
-            }
+            mutilate(&store, key, &how, foreign);
             let verified = everything(&store);
             let problems = all_problems(&verified);
-            // An outcome that is gone makes an interrupted backup of it; only what saw it knows better.
-            if mutilated.is_none() && key.as_str().ends_with(".2-outcome") {
-                assert_eq!(verified.not_judged.len(), 1);
-                continue;
-            }
-            // The newest segment may be the one that has not come yet.
-            if mutilated.is_none() && key.as_str().ends_with("06") {
+            let is_removed = matches!(how, Mutilation::Removed);
+            if is_removed && leaves_no_trace(key, last_segment) {
+                assert_eq!(problems, [], "{key}");
                 continue;
             }
             let named = problems.iter().any(|problem| problem.object == key.as_str());
-            assert!(named, "{key}, mutilation {how}: {problems:#?}");
-            let expected = if mutilated.is_none() { Verdict::Incomplete } else { Verdict::Damaged };
-            assert_eq!(verified.verdict(), expected, "{key}, mutilation {how}: {problems:#?}");
+            assert!(named, "{key}, {how:?}: {problems:#?}");
+            let expected = if is_removed { Verdict::Incomplete } else { Verdict::Damaged };
+            assert_eq!(verified.verdict(), expected, "{key}, {how:?}: {problems:#?}");
         }
     }
+    kinds
+}
+
+#[test]
+fn every_object_of_every_kind_that_is_changed_cut_emptied_lost_swapped_or_foreign_is_named() {
+    let kinds = every_mutilation_is_named(&full_shelf(5), &full_shelf(6), "000000020000000000000007");
+    assert_eq!(kinds.len(), 12, "{kinds:?}");
+}
+
+#[test]
+fn parts_of_large_segments_that_are_mutilated_are_named() {
+    let shelf = |seed| {
+        let (store, repository) = empty_shelf(seed, write::PARTS_FROM);
+        for (number, bytes) in (3..).zip(Craft::chain(7, 3, write::PARTS_FROM, 1, 1)) {
+            store_wal(&repository, name(1, number, write::PARTS_FROM), false, &bytes);
+        }
+        store
+    };
+    let last = "000000010000000000000003";
+    let kinds = every_mutilation_is_named(&shelf(5), &shelf(6), last);
+    assert_eq!(kinds[".part/"], 4, "{kinds:?}");
+    // Without their index they lie about.
+    let store = shelf(5);
+    store.delete(&store.keys().into_iter().find(|key| key.as_str().ends_with(last)).unwrap()).unwrap();
+    assert_eq!(everything(&store).strays.count, 4);
+}
+
+#[test]
+fn a_tail_that_a_backup_rests_on_is_missed() {
+    let (store, repository) = empty_shelf(5, MIB);
+    let (stanza, env) = (stanza(), env());
+    let wal = ClusterWal { repo: &repository, stanza: &stanza, system: system(7) };
+    let segments = Craft::chain(7, 3, MIB, 2, 1);
+    store_segment(&repository, 3, &segments[0]);
+    let bytes = &segments[1][..0x4000];
+    write::store_tail(wal, name(1, 4, MIB), 0, bytes, "w", Compression::None, &env).unwrap();
+    store_backup(&repository, &id(1), &segments);
+    assert_eq!(everything(&store).verdict(), Verdict::Good, "{:?}", all_problems(&everything(&store)));
+    let is_tail = |key: &Key| kind(key) == ".tail/";
+    store.delete(&store.keys().into_iter().find(is_tail).unwrap()).unwrap();
+    let verified = everything(&store);
+    assert_eq!(verified.verdict(), Verdict::Incomplete);
+    let segment = layout::segment(&stanza, system(7), name(1, 4, MIB)).unwrap().key;
+    assert!(all_problems(&verified).iter().any(|problem| problem.object == segment.as_str()));
 }
 
 #[test]

@@ -14,7 +14,8 @@ use walden::wal::read::{read_history, read_segment_into, segment_info};
 use walden::wal::{ClusterWal, Verdict};
 
 use crate::common::{
-    Cluster, Replace, STANZA, Scratch, StopMode, Walden, golden, majors_in_full, wait_until,
+    Cluster, Replace, STANZA, Scratch, StopMode, Walden, golden, kill_now, majors_in_full, newest_major,
+    wait_until,
 };
 
 /// A server whose `archive_command` is walden's, and its stanza.
@@ -411,4 +412,35 @@ fn a_repository_that_is_gone_or_not_writable_keeps_no_other_from_its_copy() {
         bench.walden.ok(&["archive-push", bench.pg_wal(name).to_str().unwrap()]);
         bench.open("repo2", None).holds(name, &bench.pg_wal(name));
     }
+}
+
+/// PostgreSQL retries up to 125; above that it ends its archiver, as it does when the program dies of a signal.
+#[test]
+fn a_push_that_is_interrupted_ends_with_71_and_the_next_one_stores_the_segment() {
+    use rustix::process::Signal;
+    // Large enough that it is surely under way when its first part is there.
+    let bench = Bench::start(newest_major(), 256, |walden, cluster| {
+        walden.configure_plain(cluster, &["compress-level=9"]);
+        cluster.configure(&["archive_command = 'false'"]);
+    });
+    bench
+        .cluster
+        .sql("create table t as select md5(g::text) || md5((-g)::text) b from generate_series(1, 1500000) g");
+    let name = bench.cluster.switch_wal();
+    let file = bench.pg_wal(&name);
+    for signal in [Signal::INT, Signal::TERM] {
+        let child = bench.walden.spawn(&["archive-push", file.to_str().unwrap()]);
+        wait_until("the first part to be stored", || {
+            walk(&bench.walden.repo_path()).iter().any(|key| key.contains(".part/"))
+        });
+        kill_now(child.id(), signal);
+        let out = bench.walden.finish(child);
+        assert_eq!((out.code, out.signal), (Some(71), None), "{signal:?}: {out}");
+        assert!(!bench.look().has(&name), "{signal:?}");
+        let parts = walk(&bench.walden.repo_path()).into_iter().find(|key| key.contains(".part/")).unwrap();
+        let folder = parts.rsplit_once('/').unwrap().0.to_owned();
+        fs::remove_dir_all(bench.walden.repo_path().join(folder)).unwrap();
+    }
+    bench.walden.ok(&["archive-push", file.to_str().unwrap()]);
+    bench.look().holds(&name, &file);
 }

@@ -1,7 +1,7 @@
 //! `walden backup` against real servers: what it refuses, what it leaves behind, what it stores.
 
 use crate::common::{
-    Cluster, Proxy, Replace, Scratch, Walden, all_majors, finish, golden, kill_now, majors_in_full,
+    Cluster, Proxy, Replace, Scratch, StopMode, Walden, all_majors, golden, kill_now, majors_in_full,
     newest_major, oldest_major, wait_until,
 };
 use rustix::process::Signal;
@@ -39,6 +39,13 @@ fn listed(walden: &Walden) -> Vec<Value> {
 fn backup(walden: &Walden) -> Value {
     let out = walden.ok(&["backup", "--type=full", "--start-fast", "--output=json"]);
     serde_json::from_str(out.text()).expect("backup prints JSON")
+}
+
+fn restore(scratch: &Scratch, walden: &Walden, arguments: &[&str]) -> std::path::PathBuf {
+    let target = scratch.join("back");
+    let path = format!("--pg1-path={}", target.display());
+    walden.ok(&[&["restore", path.as_str(), "--archive-mode=off"], arguments].concat());
+    target
 }
 
 #[test]
@@ -164,6 +171,14 @@ fn without_an_archive_the_wal_is_fetched_over_the_connection() {
         drop(load);
         assert_eq!(listed(&walden).len(), 1);
         assert_eq!(cluster.sql("select count(*) from pg_replication_slots"), "0");
+        // Nothing but the backup is stored, and it comes back from that.
+        let target = restore(&scratch, &walden, &["--type=none"]);
+        let verified = cluster.pg_verifybackup(&target, &[]);
+        assert!(verified.success(), "PostgreSQL {major}:\n{verified}");
+        let server = cluster.start_restored(&target, &[]).unwrap_or_else(|log| panic!("{log}"));
+        let sums = "select (select sum(tbalance) from pgbench_tellers) = (select sum(bbalance) from pgbench_branches) \
+                    and (select count(*) from pgbench_accounts) = 100000";
+        assert_eq!(server.sql(sums), "t", "PostgreSQL {major}");
     }
 }
 
@@ -251,37 +266,104 @@ fn damaged_pages_are_named_and_the_backup_is_kept_and_marked() {
             file.write_all_at(b"damage", block * 8192 + 4000).unwrap();
         }
         cluster.start();
-        let out = walden.fails(50, &["backup", "--type=full", "--start-fast"]);
-        for block in [3, 7, 20, 21, 22, 23, 24] {
-            assert!(
-                out.stderr.contains(&format!("{path} block {block} (table public.t)\n")),
-                "block {block} is not named:\n{out}"
-            );
+        // Archived or fetched: to the server it ends with an error, and with it goes what holds back WAL.
+        for (taken, more) in [(1, "--archive-check=y"), (2, "--archive-check=n")] {
+            let out = walden.fails(50, &["backup", "--type=full", "--start-fast", more]);
+            for block in [3, 7, 20, 21, 22, 23, 24] {
+                assert!(
+                    out.stderr.contains(&format!("{path} block {block} (table public.t)\n")),
+                    "block {block} is not named:\n{out}"
+                );
+            }
+            assert!(out.stderr.contains("7 pages failed their checksum"), "{out}");
+            assert_eq!(listed(&walden).len(), taken);
         }
-        assert!(out.stderr.contains("7 pages failed their checksum"), "{out}");
-        assert_eq!(listed(&walden).len(), 1);
     }
 }
 
 #[test]
-fn odd_files_are_stored_names_that_are_no_text_and_files_of_many_gigabytes() {
+fn odd_files_come_back_names_that_are_no_text_and_relations_of_more_than_one_file() {
     use std::ffi::OsStr;
     use std::os::unix::ffi::OsStrExt;
     let scratch = Scratch::new();
-    let (cluster, walden) = archiving(&scratch, oldest_major());
+    let (mut cluster, walden) = archiving(&scratch, oldest_major());
     let strange = cluster.data().join(OsStr::from_bytes(b"strange-\xff\xfe"));
     fs::write(&strange, b"contents").unwrap();
     scratch.give(&strange);
-    // A relation of which a second file exists: the first is 1 GiB, mostly holes.
-    cluster.sql("create table big (a int); insert into big values (1); checkpoint");
+    // A relation of which a second file exists: the first is 1 GiB, mostly holes; the second holds pages whose checksums
+    // are right only for whoever counts them on from the first.
+    cluster.sql(
+        "create table big with (autovacuum_enabled = off) as select g as a from generate_series(1, 100) g",
+    );
+    cluster.sql("checkpoint; select count(*) from big; checkpoint");
     let path = cluster.data().join(cluster.sql("select pg_relation_filepath('big')"));
-    fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(1 << 30).unwrap();
+    cluster.stop(StopMode::Fast);
+    let first = fs::OpenOptions::new().write(true).open(&path).unwrap();
+    first.set_len(1 << 30).unwrap();
+    let page = fs::read(&path).map(|bytes| bytes[..8192].to_vec()).unwrap();
+    let more: Vec<u8> = (0..20)
+        .flat_map(|number| {
+            let mut page = page.clone();
+            let checksum = walden::postgres::page::checksum(&page, 131_072 + number).unwrap();
+            page[8..10].copy_from_slice(&checksum.to_le_bytes());
+            page
+        })
+        .collect();
     let second = path.with_extension("1");
-    fs::write(&second, vec![0; 8192]).unwrap();
+    fs::write(&second, more).unwrap();
     scratch.give(&second);
+    cluster.start();
+    let held = "select count(*), sum(a) from big";
+    assert_eq!(cluster.sql(held), format!("2100|{}", 21 * 5050));
     let taken = backup(&walden);
     assert!(taken["database_bytes"].as_u64().unwrap() > 1 << 30, "{taken}");
-    let _ = finish(scratch.command("true"));
+
+    let target = restore(&scratch, &walden, &["--type=immediate"]);
+    let verified = cluster.pg_verifybackup(&target, &["-n"]);
+    assert!(verified.success(), "{verified}");
+    assert_eq!(fs::read(target.join(strange.file_name().unwrap())).unwrap(), b"contents");
+    let mut server = cluster.start_restored(&target, &[]).unwrap_or_else(|log| panic!("{log}"));
+    server.wait_paused();
+    assert_eq!(server.sql(held), cluster.sql(held));
+}
+
+/// What a backup's messages say of the second repository.
+fn said_of_the_second(stderr: &str) -> String {
+    stderr.lines().filter(|line| line.contains("repo2")).flat_map(|line| [line, "\n"]).collect()
+}
+
+#[test]
+fn wal_that_is_not_yet_in_another_repository_is_told_and_so_is_one_that_cannot_be_asked() {
+    let scratch = Scratch::new();
+    let walden = Walden::new(&scratch);
+    let only_the_first = scratch.join("first.conf");
+    let command = walden
+        .archive_command()
+        .replace(walden.config_path().to_str().unwrap(), only_the_first.to_str().unwrap());
+    let cluster = Cluster::build(&scratch, newest_major()).archive_command(&command).start();
+    let second = scratch.dir(walden.join("repo2"));
+    let key = format!("repo2-cipher-pass-file={}", walden.key_path().display());
+    let path = format!("repo2-path={}", second.display());
+    walden.configure(&cluster, &[&path, "repo2-cipher-type=aes-256-gcm", &key]);
+    let all = fs::read_to_string(walden.config_path()).unwrap();
+    let first: String =
+        all.lines().filter(|line| !line.starts_with("repo2-")).flat_map(|line| [line, "\n"]).collect();
+    scratch.write(&only_the_first, first);
+    walden.ok(&["stanza-create"]);
+    let mut texts = String::new();
+    let mut tell = |what: &str| {
+        let out = walden.fails(50, &["backup", "--type=full", "--start-fast", "--repo=1"]);
+        texts.push_str(&format!("{what}\n{}\n", said_of_the_second(&out.stderr)));
+    };
+    tell("missing there");
+    fs::rename(&second, walden.join("away")).unwrap();
+    tell("not there");
+    let places = [
+        Replace::text(scratch.path().display(), "SCRATCH"),
+        Replace::text("1 WAL segment that this backup needs is", "N WAL segments that this backup needs are"),
+        Replace::Shape("0+ WAL segments", "N WAL segments"),
+    ];
+    golden("backup-wal-elsewhere", &texts, &places);
 }
 
 #[test]

@@ -28,6 +28,8 @@ enum Kind {
     Cluster,
     Started,
     Outcome,
+    Retired,
+    Note,
     Pack,
     Map,
     Segment,
@@ -46,6 +48,8 @@ impl Kind {
             _ if key.contains("/cluster/") => Self::Cluster,
             _ if name.ends_with(".1-started") => Self::Started,
             _ if name.ends_with(".2-outcome") => Self::Outcome,
+            _ if name.ends_with(".3-retired") => Self::Retired,
+            _ if key.contains("/catalog/") && name.contains(".9-") => Self::Note,
             _ if name.starts_with("pack-") => Self::Pack,
             _ if name.starts_with("map-") => Self::Map,
             _ if name.ends_with(".history") => Self::History,
@@ -178,6 +182,11 @@ impl Campaign {
         cluster.sql("create table rounds (n int); insert into rounds values (1)");
         let ids = [take_backup(&walden, "--repo=1"), take_backup(&walden, "--repo=1")];
         let elsewhere = take_backup(&walden, "--repo=2");
+        for id in &ids {
+            walden.ok(&["pin", "--set", id]);
+        }
+        let removed = take_backup(&walden, "--repo=1");
+        walden.ok(&["expire", "--repo=1", "--set", &removed]);
         for n in 2..=3 {
             cluster.sql(&format!("insert into rounds values ({n})"));
             cluster.archive_now();
@@ -214,7 +223,9 @@ impl Campaign {
         let quoted = line.split_once('\'').unwrap().1.trim_end().trim_end_matches('\'');
         let restore_command = quoted.replace("''", "'");
 
-        let objects = objects_below(&walden.repo_path());
+        let mut objects = objects_below(&walden.repo_path());
+        // What is left of it is nobody's.
+        objects.retain(|key, _| !key.contains(&removed) || Kind::of(key) == Kind::Retired);
         let foreign = objects_below(&second)
             .into_iter()
             .map(|(key, bytes)| (key.replace(&elsewhere, &ids[0]), bytes))
@@ -550,7 +561,7 @@ impl Campaign {
         }
         let wal = key.rsplit('/').next().unwrap().get(..24).map(|name| format!("--wal={name}"));
         let scope = match kind {
-            Kind::Started | Kind::Pack | Kind::Map => vec!["--set", self.ids[0].as_str()],
+            Kind::Started | Kind::Note | Kind::Pack | Kind::Map => vec!["--set", self.ids[0].as_str()],
             Kind::Outcome if !matches!(how, Mutilation::Removed) => vec!["--set", self.ids[0].as_str()],
             // Not the removed ones: nothing says that they were there.
             Kind::Segment | Kind::Part | Kind::Partial | Kind::BackupHistory => {
@@ -567,6 +578,8 @@ impl Campaign {
             Kind::Repository | Kind::Wrap => matches!(code, 10 | 12 | 40),
             // PostgreSQL's own notes, and what is unfinished, may be missing.
             Kind::Partial | Kind::BackupHistory if removed => code == 0,
+            // Told by their names alone: nothing says that they were there.
+            Kind::Note | Kind::Retired if removed => code == 0,
             _ if removed => code == 42 && named,
             _ => code == 40 && named,
         };
@@ -610,13 +623,58 @@ impl Campaign {
         {
             assert!(kinds.contains_key(&kind), "{kinds:?}");
         }
-        assert!(kinds.contains_key(&Kind::Partial) && kinds.contains_key(&Kind::BackupHistory), "{kinds:?}");
+        for kind in [Kind::Partial, Kind::BackupHistory, Kind::Note, Kind::Retired] {
+            assert!(kinds.contains_key(&kind), "{kinds:?}");
+        }
     }
 }
 
 /// The name under which a recovery asks for what the object holds.
 fn recovery_asks_for(key: &str) -> Option<&str> {
     matches!(Kind::of(key), Kind::Segment | Kind::History).then(|| key.rsplit('/').next().unwrap())
+}
+
+/// Segments from 64 MB on are stored in parts.
+#[test]
+fn no_mutilated_part_of_a_large_segment_is_taken_for_whole() {
+    let scratch = Scratch::new();
+    let walden = Walden::new(&scratch);
+    let cluster = Cluster::build(&scratch, newest_major())
+        .segment_size_mb(64)
+        .archive_command(&walden.archive_command())
+        .start();
+    walden.configure(&cluster, &[]);
+    walden.ok(&["stanza-create"]);
+    let segment = cluster.sql("select pg_walfile_name(pg_current_wal_lsn())");
+    cluster.archive_now();
+    let objects = objects_below(&walden.repo_path());
+    let parts: Vec<&String> = objects.keys().filter(|key| Kind::of(key) == Kind::Part).collect();
+    assert!(parts.len() >= 2, "{:?}", objects.keys());
+    let (part, sibling) = (parts[0], parts[1]);
+    let whole = &objects[part];
+    let mut flipped = whole.clone();
+    flipped[whole.len() / 2] ^= 4;
+    let target = scratch.join("asked");
+    let get = || walden.run(&["archive-get", &segment, target.to_str().unwrap()]);
+    assert_eq!(get().code, Some(0));
+    for (how, bytes) in [
+        ("flipped", Some(flipped.as_slice())),
+        ("cut", Some(&whole[..whole.len() / 2])),
+        ("emptied", Some(&[])),
+        ("removed", None),
+        ("swapped", Some(objects[sibling].as_slice())),
+    ] {
+        match bytes {
+            Some(bytes) => drop(scratch.write(walden.repo_path().join(part), bytes)),
+            None => fs::remove_file(walden.repo_path().join(part)).unwrap(),
+        }
+        let _ = fs::remove_file(&target);
+        let got = get();
+        assert!(got.code == Some(200) && !target.exists(), "{how}: {got}");
+        let verified = walden.run(&["verify"]);
+        assert_eq!(verified.code, Some(if bytes.is_some() { 40 } else { 42 }), "{how}: {verified}");
+        assert!(verified.stdout.contains(part.as_str()), "{how}: {verified}");
+    }
 }
 
 #[test]

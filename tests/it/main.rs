@@ -27,6 +27,7 @@ mod harness;
 mod hazards;
 mod info;
 mod lifecycle;
+mod matrix;
 mod notes;
 mod object_store;
 mod packaging;

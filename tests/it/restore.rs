@@ -279,6 +279,14 @@ fn a_directory_in_use_or_of_somebody_else_is_refused() {
     story.scratch.write(photos.join("holiday.jpg"), "x");
     texts.push_str(&story.refuses(44, "photos", &["--force"]));
     assert!(photos.join("holiday.jpg").exists());
+    // Stopped, and not this stanza's: not even by force.
+    drop(Cluster::build(&story.scratch, oldest_major()).name("other").create());
+    let other = story.scratch.join("other/global/pg_control");
+    let before = fs::read(&other).unwrap();
+    texts.push_str(&story.refuses(44, "other", &["--force"]));
+    assert_eq!(fs::read(&other).unwrap(), before);
+    let control = walden::postgres::control_file::ControlFile::parse(&before).unwrap();
+    texts = texts.replace(&control.system_identifier.to_string(), "OTHER");
     let restored = story.restore("back", &["--type=immediate"]);
     texts.push_str(&story.refuses(44, "back", &["--type=immediate"]));
     // By force it is replaced, and what is in pg_wal is kept beside it.

@@ -295,6 +295,70 @@ fn a_standby_that_is_promoted_meanwhile_or_cannot_be_copied_says_so() {
 }
 
 #[test]
+fn a_mutilated_tail_is_named_and_no_recovery_is_given_it() {
+    let pair = Pair::begin_with(newest_major(), 1, true);
+    pair.round(1);
+    pair.backup();
+    let repo = pair.walden.repo_path();
+    let tails = pair.tails();
+    let [line] = tails.as_slice() else { panic!("{tails:?}") };
+    let key = line.split_whitespace().find(|word| word.contains(".tail/")).unwrap();
+    let key = key.find("shop/").map_or_else(|| format!("shop/wal/{key}"), |at| key[at..].to_owned());
+    let segment = key.split('/').find_map(|part| part.strip_suffix(".tail")).unwrap();
+    let whole = std::fs::read(repo.join(&key)).unwrap();
+    let mut flipped = whole.clone();
+    flipped[whole.len() / 2] ^= 4;
+    let target = pair.scratch.join("asked");
+    for (how, bytes) in [
+        ("flipped", Some(flipped.as_slice())),
+        ("cut", Some(&whole[..whole.len() / 2])),
+        ("emptied", Some(&[])),
+        ("removed", None),
+    ] {
+        match bytes {
+            Some(bytes) => drop(pair.scratch.write(repo.join(&key), bytes)),
+            None => std::fs::remove_file(repo.join(&key)).unwrap(),
+        }
+        let verified = pair.walden.run(&["verify"]);
+        assert_eq!(verified.code, Some(if bytes.is_some() { 40 } else { 42 }), "{how}: {verified}");
+        // Of one that is gone the segment is missed.
+        let named = if bytes.is_some() { key.as_str() } else { segment };
+        assert!(verified.stdout.contains(named), "{how}: {verified}");
+        let got = pair.walden.run(&["archive-get", segment, target.to_str().unwrap()]);
+        assert!(got.code != Some(0) && !target.exists(), "{how}: {got}");
+    }
+}
+
+#[test]
+fn damaged_pages_of_a_standby_are_named() {
+    use std::os::unix::fs::FileExt;
+    let mut pair = Pair::begin(newest_major());
+    pair.primary
+        .sql("create table t as select g, repeat('x', 500) as filling from generate_series(1, 2000) g");
+    pair.round(1);
+    pair.primary.sql("checkpoint");
+    pair.round(2);
+    pair.standby.sql("checkpoint");
+    let path = pair.standby.sql("select pg_relation_filepath('t')");
+    pair.standby.stop(StopMode::Fast);
+    let file = std::fs::OpenOptions::new().write(true).open(pair.standby.data().join(&path)).unwrap();
+    // More than the server names of one file itself.
+    let blocks = [3_u64, 7, 20, 21, 22, 23, 24];
+    for block in blocks {
+        file.write_all_at(b"damage", block * 8192 + 4000).unwrap();
+    }
+    pair.standby.start();
+    let out = pair.backup_with(50, &[]);
+    for block in blocks {
+        assert!(
+            out.stderr.contains(&format!("{path} block {block} (table public.t)\n")),
+            "block {block} is not named:\n{out}"
+        );
+    }
+    assert!(out.stderr.contains("7 pages failed their checksum"), "{out}");
+}
+
+#[test]
 fn a_standby_that_lets_nobody_in_says_so() {
     let mut pair = Pair::begin(newest_major());
     pair.standby.stop(StopMode::Immediate);

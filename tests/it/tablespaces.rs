@@ -161,6 +161,30 @@ fn a_copy_with_its_tablespaces_stands_beside_the_living_original_and_touches_not
 }
 
 #[test]
+fn damaged_pages_in_a_tablespace_are_named() {
+    use std::os::unix::fs::FileExt;
+    let mut spaced = Spaced::begin(oldest_major());
+    spaced.cluster.sql("checkpoint");
+    let path = spaced.cluster.sql("select pg_relation_filepath('in_slow')");
+    spaced.cluster.stop(StopMode::Fast);
+    let file = fs::OpenOptions::new().write(true).open(spaced.cluster.data().join(&path)).unwrap();
+    // More than the server names of one file itself.
+    let blocks = [1_u64, 9, 10, 11, 12, 13, 30];
+    for block in blocks {
+        file.write_all_at(b"damage", block * 8192 + 4000).unwrap();
+    }
+    spaced.cluster.start();
+    let out = spaced.walden.fails(50, &["backup", "--start-fast"]);
+    for block in blocks {
+        assert!(
+            out.stderr.contains(&format!("{path} block {block} (table public.in_slow)\n")),
+            "block {block} is not named:\n{out}"
+        );
+    }
+    assert!(out.stderr.contains("7 pages failed their checksum"), "{out}");
+}
+
+#[test]
 fn without_a_map_the_living_originals_tablespaces_are_refused_in_words_and_untouched() {
     let spaced = Spaced::begin(oldest_major());
     spaced.backup();

@@ -253,3 +253,78 @@ fn a_committer_that_dies_ends_the_copy_and_keeps_nobody_waiting() {
     });
     assert_eq!(outcome.recv_timeout(std::time::Duration::from_secs(30)), Ok(true));
 }
+
+/// A page that is sound as block `block` of its fork.
+fn page(block: u32, lsn: u32) -> Vec<u8> {
+    let mut page = vec![block as u8 | 1; 8192];
+    page[..4].fill(0);
+    page[4..8].copy_from_slice(&lsn.to_le_bytes());
+    let checksum = page::checksum(&page, block).unwrap();
+    page[8..10].copy_from_slice(&checksum.to_le_bytes());
+    page
+}
+
+/// Pages from `first` on, all of one LSN but those named here: damaged, with an LSN of their own.
+fn relation(first: u32, pages: u32, damaged: &[(u32, u32)]) -> Vec<u8> {
+    let one = |number: u32| {
+        let bad = damaged.iter().find(|(block, _)| *block == number);
+        let mut bytes = page(first + number, bad.map_or(50, |(_, lsn)| *lsn));
+        if bad.is_some() {
+            bytes[5000] ^= 1;
+        }
+        bytes
+    };
+    (0..pages).flat_map(one).collect()
+}
+
+#[test]
+fn a_bad_page_is_named_wherever_it_lies_unless_it_was_being_written() {
+    const SECOND_FILE: u32 = 131_072;
+    let began = 100;
+    let files = [
+        // Of several frames. A page of the moment the backup began or later was being written: WAL has it.
+        ("base/5/1", 0, relation(0, 40, &[(0, 99), (16, 50), (17, 100), (18, 4_000), (39, 50)])),
+        ("base/5/1.1", SECOND_FILE, relation(SECOND_FILE, 20, &[(3, 50), (19, 50)])),
+        // Two that share a frame.
+        ("base/5/2", 0, relation(0, 2, &[(1, 50)])),
+        ("base/5/2_vm", 0, relation(0, 1, &[])),
+        ("base/5/3.1", SECOND_FILE, relation(SECOND_FILE, 2, &[(0, 50), (1, 200)])),
+        // The last page is being added: a part of it is no page.
+        ("pg_tblspc/16500/PG_18_202506291/5/9", 0, [relation(0, 30, &[(29, 50)]), vec![1; 4096]].concat()),
+        // Never initialised.
+        ("base/5/4", 0, vec![0; 8192 * 3]),
+    ];
+    let repository = repository(Arc::new(MemoryStore::default()));
+    let spool = tempfile::tempdir().unwrap();
+    let id = BackupId::new(Timestamp::from_unix_seconds(0), BackupKind::Full, [1; 13]);
+    let settings = settings(spool.path());
+    let stanza = "shop".parse().unwrap();
+    let copied: Result<_, CopyError<()>> =
+        copy(&repository, &stanza, &id, &settings, &env(), |mut framer| {
+            framer.check_pages(Lsn::new(began));
+            for (path, first, bytes) in &files {
+                framer.begin(FileHead { first_block: Some(*first), ..head(path, bytes.len() as u64) })?;
+                bytes.chunks(50_000).try_for_each(|part| framer.data(part))?;
+            }
+            // No relation: what it holds is no page.
+            framer.begin(head("pg_xact/0000", 8192))?;
+            framer.data(&relation(0, 1, &[(0, 50)]))?;
+            Ok(framer)
+        });
+    let copied = copied.unwrap();
+    let mut named: Vec<(&str, u32)> =
+        copied.failures.iter().map(|one| (one.path.as_str(), one.block)).collect();
+    named.sort_unstable();
+    let expected = [
+        ("base/5/1", 0),
+        ("base/5/1", 16),
+        ("base/5/1", 39),
+        ("base/5/1.1", 3),
+        ("base/5/1.1", 19),
+        ("base/5/2", 1),
+        ("base/5/3.1", 0),
+        ("pg_tblspc/16500/PG_18_202506291/5/9", 29),
+    ];
+    assert_eq!(named, expected);
+    assert_eq!(copied.failure_count, expected.len() as u64);
+}

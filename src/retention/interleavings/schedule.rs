@@ -1,6 +1,6 @@
 //! Who goes next: processes are threads that take turns at the store.
 
-use super::world::{Actor, Variant, World};
+use super::world::{Actor, Reported, Variant, World};
 use crate::storage::gathered::Gathered;
 use crate::storage::memory::MemoryStore;
 use crate::storage::{Created, Folder, Key, Listed, Pending, Store, StoreError, StoreErrorKind};
@@ -17,21 +17,33 @@ pub trait Chooser {
     fn process(&mut self, can: &[usize], first_is_current: bool) -> usize;
     /// Which of so many things that nobody controls happens.
     fn chance(&mut self, options: usize) -> usize;
-    /// Whether the reply to this call gets lost.
-    fn loses_reply(&mut self) -> bool;
+    /// Whether the reply to this call gets lost, which changes something or does not.
+    fn loses_reply(&mut self, changes: bool) -> bool;
 }
 
-/// All schedules with at most so many preemptions, one after the other.
+/// What may happen in a schedule besides turns.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Freedom {
+    /// Processes are interrupted while they make a plan, too.
+    pub in_plans: bool,
+    /// Replies get lost.
+    pub lost_replies: bool,
+}
+
+/// All schedules with at most so many preemptions and lost replies, one after the other.
 pub struct Exhaustive {
     preemptions: usize,
+    losses: usize,
     left: usize,
+    losses_left: usize,
     path: Vec<(usize, usize)>,
     at: usize,
 }
 
 impl Exhaustive {
-    pub fn new(preemptions: usize) -> Self {
-        Self { preemptions, left: preemptions, path: Vec::new(), at: 0 }
+    pub fn new(preemptions: usize, losses: usize) -> Self {
+        let (left, losses_left) = (preemptions, losses);
+        Self { preemptions, losses, left, losses_left, path: Vec::new(), at: 0 }
     }
 
     fn choose(&mut self, options: usize) -> usize {
@@ -49,7 +61,7 @@ impl Exhaustive {
 
     /// Goes on to the next schedule; false when that was the last.
     pub fn next(&mut self) -> bool {
-        (self.at, self.left) = (0, self.preemptions);
+        (self.at, self.left, self.losses_left) = (0, self.preemptions, self.losses);
         while let Some((chosen, options)) = self.path.pop() {
             if chosen + 1 < options {
                 self.path.push((chosen + 1, options));
@@ -76,8 +88,11 @@ impl Chooser for Exhaustive {
         self.choose(options)
     }
 
-    fn loses_reply(&mut self) -> bool {
-        false
+    fn loses_reply(&mut self, changes: bool) -> bool {
+        // Trouble with a call that changes nothing ends the process, as if it were left lying there.
+        let loses = changes && self.losses_left > 0 && self.choose(2) == 1;
+        self.losses_left -= usize::from(loses);
+        loses
     }
 }
 
@@ -143,7 +158,7 @@ impl Chooser for Random {
         usize::try_from(self.below(options as u64)).unwrap()
     }
 
-    fn loses_reply(&mut self) -> bool {
+    fn loses_reply(&mut self, _: bool) -> bool {
         self.below(150) == 0
     }
 }
@@ -188,6 +203,11 @@ impl Stepping {
     /// While it is quiet, the process is not interrupted.
     pub fn set_quiet(&self, quiet: bool) {
         self.quiet.store(quiet, Ordering::SeqCst);
+    }
+
+    /// Whether an object is there, seen from outside: no turn, and no reply that gets lost.
+    pub fn holds(&self, key: &Key) -> bool {
+        self.memory.size(key).unwrap().is_some()
     }
 
     pub fn sent(&self) -> BTreeMap<Key, Vec<u8>> {
@@ -313,7 +333,10 @@ impl Store for Stepping {
     }
 }
 
-/// Runs one schedule to its end. `random` has every process interrupted everywhere, and lets replies get lost.
+/// What the network waits for before it delivers again what was sent.
+pub const DELIVER: &str = "deliver once more";
+
+/// Runs one schedule to its end.
 ///
 /// # Errors
 /// What broke, and the turns that led there.
@@ -322,10 +345,10 @@ pub fn explore(
     variant: Variant,
     cast: &[Actor],
     chooser: &mut dyn Chooser,
-    random: bool,
+    freedom: Freedom,
 ) -> Result<(), String> {
     let memory = world.memory.snapshot();
-    let reported = Arc::new(Mutex::new(Vec::new()));
+    let reported = Arc::new(Mutex::new(Reported::default()));
     let sent = Arc::new(Mutex::new(BTreeMap::new()));
     let (tell, told) = channel();
     let mut trace = Vec::new();
@@ -353,13 +376,14 @@ pub fn explore(
                     }
                 }
                 let _end = End(tell, me);
-                actor.run(&store, variant, !random, &reported);
+                actor.run(&store, variant, !freedom.in_plans, &reported);
             });
         }
         // What each waits for; `None` once it has ended.
         let mut waits: Vec<Option<String>> = vec![None; cast.len()];
         let mut running = cast.len();
         let mut current = None;
+        let (mut changed, mut last_known) = (true, Reported::default());
         loop {
             while running > 0 {
                 match told.recv().expect("a process") {
@@ -380,10 +404,13 @@ pub fn explore(
                     }
                 }
             }
-            if let Err(what) = world.check(&memory, &reported.lock().unwrap()) {
+            let known = reported.lock().unwrap().clone();
+            let is_looked_at = changed || known != last_known;
+            if let Some(what) = is_looked_at.then(|| world.check(&memory, &known).err()).flatten() {
                 broken = Some(what);
                 break;
             }
+            last_known = known;
             let mut can: Vec<usize> = (0..cast.len()).filter(|who| waits[*who].is_some()).collect();
             let first_is_current = current.is_some_and(|who| can.contains(&who));
             if let Some(at) = can.iter().position(|who| Some(*who) == current) {
@@ -394,8 +421,11 @@ pub fn explore(
             }
             let who = can[chooser.process(&can, first_is_current)];
             current = Some(who);
-            let loses = random && chooser.loses_reply();
             let what = waits[who].take().unwrap_or_default();
+            let changes = what.starts_with("create ") || what.starts_with("delete ");
+            // Reading breaks nothing, and most turns are reads.
+            changed = changes || what == DELIVER;
+            let loses = freedom.lost_replies && chooser.loses_reply(changes);
             trace.push(format!("{:?}: {what}{}", cast[who], if loses { " (reply lost)" } else { "" }));
             if let Some(turn) = &turns[who] {
                 running = 1;

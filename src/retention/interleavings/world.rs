@@ -1,14 +1,16 @@
 //! A small repository, and those who are at work on it.
 
-use super::schedule::Stepping;
+use super::meddled::Meddled;
+use super::schedule::{DELIVER, Stepping};
 use crate::env::Fixed;
-use crate::repo::catalog::BeginError;
+use crate::repo::catalog::{BeginError, CommitError};
 use crate::repo::record::{
     ClusterState, LineageStep, MapPlace, Outcome, PageChecksums, Record, Retired, Sizes, Started, UsedPack,
     Uses, WalProof,
 };
 use crate::repo::{Cluster, RepoError, Repository, layout};
-use crate::retention::plan::{Plan, Wanted};
+use crate::retention::error::RetentionError;
+use crate::retention::plan::{Done, Plan, Wanted};
 use crate::retention::policy::Policy;
 use crate::retention::step::{Step, leaving_out};
 use crate::retention::survey::Survey;
@@ -32,6 +34,8 @@ pub enum Variant {
     Protocol,
     /// A backup that begins does not look whether its parents were retired.
     BackupDoesNotLook,
+    /// A backup that was committed does not look whether it was retired meanwhile.
+    CommitDoesNotLook,
     /// An expire leaves out a step.
     Without(Step),
 }
@@ -43,12 +47,16 @@ pub enum Actor {
     BackupB,
     /// C builds on B.
     BackupC,
+    /// D builds on N, which stored nothing.
+    BackupD,
     /// O is a full backup of a server on timeline 1, which timeline 2 has left.
     BackupOldBranch,
     /// Removes A.
     ExpireA,
     /// Removes B, if it is there.
     ExpireB,
+    /// Removes N.
+    ExpireN,
     /// Keeps the newest full backup.
     KeepNewest,
     /// Gives up whatever is open.
@@ -73,8 +81,8 @@ fn timeline(number: u32) -> TimelineId {
     TimelineId::new(number).unwrap()
 }
 
-/// A, B, C, O: full by their names, so that a policy counts them.
-fn id(letter: char) -> BackupId {
+/// A, B, C, D, N, O: full by their names, so that a policy counts them.
+pub fn id(letter: char) -> BackupId {
     let number = u8::try_from(u32::from(letter) - u32::from('A')).unwrap();
     BackupId::new(Timestamp::from_unix_seconds(i64::from(number) * 60), BackupKind::Full, [number; 13])
 }
@@ -93,6 +101,8 @@ const SHAPES: &[Shape] = &[
     Shape { letter: 'A', parent: None, uses: "A", on: 2, first: 20, last: 20 },
     Shape { letter: 'B', parent: Some('A'), uses: "AB", on: 2, first: 22, last: 22 },
     Shape { letter: 'C', parent: Some('B'), uses: "ABC", on: 2, first: 24, last: 24 },
+    Shape { letter: 'D', parent: Some('N'), uses: "D", on: 2, first: 22, last: 22 },
+    Shape { letter: 'N', parent: None, uses: "", on: 2, first: 20, last: 20 },
     Shape { letter: 'O', parent: None, uses: "O", on: 1, first: 16, last: 16 },
 ];
 
@@ -165,6 +175,29 @@ fn uses(shape: &Shape) -> Uses {
     Uses(shape.uses.chars().map(|letter| (id(letter), vec![pack])).collect())
 }
 
+fn started(shape: &Shape) -> Started {
+    Started {
+        backup_id: id(shape.letter),
+        system_identifier: system(),
+        parents: shape.parent.map(id).iter().map(ToString::to_string).collect(),
+        writer: format!("writer of {}", shape.letter),
+        wal_floor_lsn: Lsn::new(shape.first * MIB),
+        wal_floor_timeline: timeline(shape.on),
+        started_at_unix_us: Timestamp::from_unix_seconds(0),
+        resume_of: None,
+    }
+}
+
+fn retired(letter: char) -> Retired {
+    Retired {
+        backup_id: id(letter),
+        why: "somebody did".into(),
+        by: "somebody".into(),
+        retired_at_unix_us: Timestamp::from_unix_seconds(0),
+        walden_version: "0".into(),
+    }
+}
+
 fn env(seed: u64) -> Fixed {
     Fixed::new(Timestamp::from_unix_seconds(1000), seed)
 }
@@ -187,52 +220,74 @@ impl From<BeginError> for Failed {
     }
 }
 
-/// A backup without a server: the protocol and nothing else.
-fn take_backup(repo: &Repository, shape: &Shape, look: bool) -> Result<(), Failed> {
-    let (stanza, id, env) = (stanza(), id(shape.letter), env(u64::from(u32::from(shape.letter))));
-    let parent = shape.parent.map(self::id);
+/// What backups came to know.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Reported {
+    /// Those that looked for what they build on, found it there, and go on.
+    begun: Vec<char>,
+    /// Those that ended well.
+    done: Vec<char>,
+    /// Those that ended well when they did not exist any more.
+    done_in_vain: Vec<char>,
+}
+
+impl Reported {
+    /// Backups that ended well.
+    pub fn done(letters: &[char]) -> Self {
+        Self { done: letters.to_vec(), ..Self::default() }
+    }
+}
+
+/// A backup without a server: the protocol and nothing else. `begun` is called when it may count on its parent.
+fn take_backup(
+    repo: &Repository,
+    shape: &Shape,
+    variant: Variant,
+    begun: impl FnOnce(),
+) -> Result<(), Failed> {
+    let (stanza, env) = (stanza(), env(u64::from(u32::from(shape.letter))));
+    let parent = shape.parent.map(id);
     if let Some(parent) = &parent {
         // Chosen among those that exist.
         if repo.is_retired(&stanza, parent)? || repo.read_outcome(&stanza, parent).is_err() {
             return Err(Failed::Early);
         }
     }
-    let writer = format!("writer of {}", shape.letter);
-    let started = Started {
-        backup_id: id.clone(),
-        system_identifier: system(),
-        parents: parent.iter().map(ToString::to_string).collect(),
-        writer: writer.clone(),
-        wal_floor_lsn: Lsn::new(shape.first * MIB),
-        wal_floor_timeline: timeline(shape.on),
-        started_at_unix_us: Timestamp::from_unix_seconds(0),
-        resume_of: None,
+    let started = started(shape);
+    let draft = match variant {
+        Variant::BackupDoesNotLook => repo.begin_without_looking(&stanza, &started, &env)?,
+        _ => repo.begin_backup(&stanza, &started, &env)?,
     };
-    let draft = if look {
-        repo.begin_backup(&stanza, &started, &env)?
-    } else {
-        repo.begin_without_looking(&stanza, &started, &env)?
-    };
+    begun();
     if let Some(parent) = &parent {
         let Ok((Outcome::Committed(_), _)) = repo.read_outcome(&stanza, parent) else {
             return Err(Failed::Early);
         };
     }
-    repo.store().create(&pack_key(shape.letter), b"pack").map_err(RepoError::from)?;
+    if !shape.uses.is_empty() {
+        repo.store().create(&pack_key(shape.letter), b"pack").map_err(RepoError::from)?;
+    }
     // The server archives what the backup needs after the backup began.
     for number in shape.first..=shape.last {
         repo.store().create(&segment_key(shape.on, number), b"wal").map_err(RepoError::from)?;
     }
-    draft.commit(&record(shape, &writer), &uses(shape), &env).map_err(|_| Failed::Repo)
+    let (record, uses) = (record(shape, &started.writer), uses(shape));
+    let committed = match variant {
+        Variant::CommitDoesNotLook => draft.commit_without_looking(&record, &uses, &env),
+        _ => draft.commit(&record, &uses, &env),
+    };
+    committed.map_err(|_| Failed::Repo)
 }
 
 impl Actor {
     pub const ALL: &[Self] = &[
         Self::BackupB,
         Self::BackupC,
+        Self::BackupD,
         Self::BackupOldBranch,
         Self::ExpireA,
         Self::ExpireB,
+        Self::ExpireN,
         Self::KeepNewest,
         Self::GiveUpAll,
         Self::SweepAll,
@@ -241,7 +296,7 @@ impl Actor {
     ];
 
     /// Its whole life. `atomic_plan`: nobody interrupts it while it makes its plan.
-    pub fn run(self, store: &Stepping, variant: Variant, atomic_plan: bool, reported: &Mutex<Vec<char>>) {
+    pub fn run(self, store: &Stepping, variant: Variant, atomic_plan: bool, reported: &Mutex<Reported>) {
         // The first turn is its beginning.
         if store.wait("begins").is_err() {
             return;
@@ -253,8 +308,18 @@ impl Actor {
         let repo = Repository::open(Arc::new(store.clone()), &|| Ok(None)).unwrap();
         store.set_quiet(false);
         let backup = |letter: char| {
-            if take_backup(&repo, shape(letter), variant != Variant::BackupDoesNotLook).is_ok() {
-                reported.lock().unwrap().push(letter);
+            let begun = || {
+                if variant != Variant::BackupDoesNotLook {
+                    reported.lock().unwrap().begun.push(letter);
+                }
+            };
+            if take_backup(&repo, shape(letter), variant, begun).is_ok() {
+                let mut reported = reported.lock().unwrap();
+                reported.done.push(letter);
+                // No turn has passed since its last call: had it looked, it would know.
+                if store.holds(&layout::retired(&stanza(), &id(letter)).unwrap().key) {
+                    reported.done_in_vain.push(letter);
+                }
             }
         };
         let expire = |asked: Option<char>, keep: u32, give_up: bool| {
@@ -278,24 +343,19 @@ impl Actor {
         match self {
             Self::BackupB => backup('B'),
             Self::BackupC => backup('C'),
+            Self::BackupD => backup('D'),
             Self::BackupOldBranch => backup('O'),
             Self::ExpireA => expire(Some('A'), 1, false),
             Self::ExpireB => expire(Some('B'), 1, false),
+            Self::ExpireN => expire(Some('N'), 1, false),
             Self::KeepNewest => expire(None, 1, false),
             Self::GiveUpAll => expire(None, 100, true),
             Self::SweepAll => expire(None, 100, false),
             Self::RetireA => {
-                let retired = Retired {
-                    backup_id: id('A'),
-                    why: "somebody did".into(),
-                    by: "somebody".into(),
-                    retired_at_unix_us: Timestamp::from_unix_seconds(0),
-                    walden_version: "0".into(),
-                };
-                let _ = repo.retire(&stanza(), &id('A'), &retired, &env(99));
+                let _ = repo.retire(&stanza(), &id('A'), &retired('A'), &env(99));
             }
             Self::LateCommit => {
-                if store.wait("deliver once more").is_ok() {
+                if store.wait(DELIVER).is_ok() {
                     store.set_quiet(true);
                     for (key, bytes) in store.sent() {
                         if !key.as_str().ends_with("-retired") {
@@ -339,17 +399,34 @@ impl World {
                 memory.create(&segment_key(on, number), b"wal").unwrap();
             }
         }
-        take_backup(&repo, shape('A'), true).unwrap();
+        take_backup(&repo, shape('A'), Variant::Protocol, || {}).unwrap();
         Self { memory, repo, outcomes: Mutex::default() }
     }
 
-    /// A and O go, and what an interrupted one left; B, which builds on A, stays. With
-    /// a fault at a call, which kills the process or not.
-    pub fn expire_all_but_newest(&self, fault: Option<(u64, Fault, bool)>) -> (MemoryStore, u64) {
+    /// The same with what these need before they can begin.
+    pub fn of(cast: &[Actor]) -> Self {
+        let world = Self::new();
+        if cast.contains(&Actor::BackupD) {
+            take_backup(&world.repo, shape('N'), Variant::Protocol, || {}).unwrap();
+        }
+        world
+    }
+
+    /// Commits B after somebody retired it.
+    pub fn commit_retired(&self) -> Result<(), CommitError> {
+        let (shape, env) = (shape('B'), env(3));
+        let started = started(shape);
+        let draft = self.repo.begin_backup(&stanza(), &started, &env).unwrap();
+        self.repo.retire(&stanza(), &started.backup_id, &retired('B'), &env).unwrap();
+        draft.commit(&record(shape, &started.writer), &uses(shape), &env)
+    }
+
+    /// What [`Self::expire_once`] has to do: O, the newest, stays; A, B and what an interrupted one left go.
+    fn before_expiring(&self) -> MemoryStore {
         let memory = self.memory.snapshot();
         let repo = Repository::open(Arc::new(memory.clone()), &|| Ok(None)).unwrap();
         for letter in ['O', 'B'] {
-            take_backup(&repo, shape(letter), true).unwrap();
+            take_backup(&repo, shape(letter), Variant::Protocol, || {}).unwrap();
         }
         let started = Started {
             backup_id: id('C'),
@@ -363,24 +440,38 @@ impl World {
         };
         repo.begin_backup(&stanza(), &started, &env(5)).unwrap();
         memory.create(&pack_key('C'), b"pack").unwrap();
+        memory
+    }
+
+    /// Expires all but the newest; right before a victim is retired, `then` is called with the repository.
+    pub fn expire_meddled_with(&self, then: impl Fn(&Repository, &Key) + Send + Sync + 'static) -> Done {
+        let memory = self.before_expiring();
+        let outside = Repository::open(Arc::new(memory.clone()), &|| Ok(None)).unwrap();
+        let store = Meddled { memory, before_create: Arc::new(move |key| then(&outside, key)) };
+        Self::expire_once(Arc::new(store)).unwrap()
+    }
+
+    /// With a fault at a call, which kills the process or not.
+    pub fn expire_all_but_newest(&self, fault: Option<(u64, Fault, bool)>) -> (MemoryStore, u64) {
+        let memory = self.before_expiring();
         let store = match fault {
             None => FaultyStore::counting(memory.clone()),
             Some((at, fault, true)) => FaultyStore::failing_from(memory.clone(), at, fault),
             Some((at, fault, false)) => FaultyStore::failing_only(memory.clone(), at, fault),
         };
-        Self::expire_once(&store);
+        let _ = Self::expire_once(Arc::new(store.clone()));
         (memory, store.calls())
     }
 
     /// Once more without any fault.
     pub fn expire_again(&self, memory: &MemoryStore) -> (MemoryStore, u64) {
         let store = FaultyStore::counting(memory.clone());
-        Self::expire_once(&store);
+        let _ = Self::expire_once(Arc::new(store.clone()));
         (memory.clone(), store.calls())
     }
 
-    fn expire_once(store: &FaultyStore<MemoryStore>) {
-        let Ok(repo) = Repository::open(Arc::new(store.clone()), &|| Ok(None)) else { return };
+    fn expire_once(store: Arc<dyn Store>) -> Result<Done, RetentionError> {
+        let repo = Repository::open(store, &|| Ok(None))?;
         let wanted = Wanted {
             policy: Policy { full: Some(1), window: None },
             asked: None,
@@ -391,20 +482,28 @@ impl World {
         let now = Timestamp::from_unix_seconds(1000);
         let manner = Manner { workers: 1, stop: crate::pipeline::StopFlag::new() };
         let stanza = stanza();
-        let plan = Survey::read(&repo, &stanza, None, wanted.delay, now)
-            .and_then(|survey| Plan::make(survey, wanted));
-        let _ = plan.and_then(|plan| plan.execute(&env(9), &manner));
+        let survey = Survey::read(&repo, &stanza, None, wanted.delay, now)?;
+        Plan::make(survey, wanted)?.execute(&env(9), &manner)
     }
 
     /// What is gone that must be there.
-    pub fn check(&self, memory: &MemoryStore, reported: &[char]) -> Result<(), String> {
+    pub fn check(&self, memory: &MemoryStore, reported: &Reported) -> Result<(), String> {
+        if let Some(letter) = reported.done_in_vain.first() {
+            return Err(format!("backup {letter} reported success and had been retired"));
+        }
         let keys: BTreeSet<Key> = memory.keys().into_iter().collect();
         let stanza = stanza();
         for shape in SHAPES {
             let (id, letter) = (id(shape.letter), shape.letter);
             let outcome = layout::outcome(&stanza, &id).unwrap();
             let retired = keys.contains(&layout::retired(&stanza, &id).unwrap().key);
-            let was_reported = reported.contains(&letter);
+            let was_reported = reported.done.contains(&letter);
+            let has_outcome =
+                |letter| keys.contains(&layout::outcome(&stanza, &self::id(letter)).unwrap().key);
+            let goes_on = reported.begun.contains(&letter) && !has_outcome(letter) && !retired;
+            if let Some(parent) = shape.parent.filter(|parent| goes_on && !has_outcome(*parent)) {
+                return Err(format!("backup {letter} builds on {parent}, whose record is gone"));
+            }
             let committed = keys.contains(&outcome.key).then(|| {
                 let bytes = memory.read(&outcome.key, crate::units::ByteCount::mib(1)).unwrap();
                 self.is_record(letter, &bytes)
