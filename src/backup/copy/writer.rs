@@ -18,6 +18,9 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 /// Frames at which a pack is closed whatever its size: bounds its footer to some 300 KB.
 const MOST_PACK_FRAMES: usize = 8192;
 
+/// Packs on a disk that wait to be synced.
+const MOST_WAITING: usize = 4;
+
 pub(super) struct Written {
     pub packs: Vec<UsedPack>,
     pub stored_bytes: u64,
@@ -37,8 +40,10 @@ pub(super) fn write(
     free: &SyncSender<Job>,
     sorter: &mut EntrySorter<'_>,
 ) -> Result<Written, Option<RepoError>> {
-    // Rendezvous: a finished pack waits here while the ones before it are being synced.
-    let (commits, waiting) = sync_channel::<(Key, Box<dyn Pending>)>(0);
+    // A finished pack waits here while the ones before it are being synced. One that is held in memory is handed over
+    // at once or keeps the writer; on a disk a few may wait, so that a slow sync does not stop the stream.
+    let queue = if repository.store().gathers() { 0 } else { MOST_WAITING };
+    let (commits, waiting) = sync_channel::<(Key, Box<dyn Pending>)>(queue);
     let waiting = Mutex::new(waiting);
     let failure = Failure::default();
     std::thread::scope(|scope| {
