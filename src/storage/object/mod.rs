@@ -1,7 +1,7 @@
 //! Object stores: S3, Azure Blob Storage, Google Cloud Storage.
 //!
 //! `object_store` signs, speaks the dialects and reads their XML; what it is given below is our own client
-//! (`http`), and what it says is put into our terms (`trouble`). An object is one PUT that succeeds only where
+//! (`http`), and what it says is put into our terms (`trouble`); what it cannot ask a bucket is asked in `rules`. An object is one PUT that succeeds only where
 //! the name is free (`If-None-Match: *`); when the answer is that it is taken, what is there is read and compared,
 //! because an earlier attempt of our own may have got through while its answer was lost.
 //!
@@ -10,6 +10,7 @@
 
 pub mod connect;
 mod http;
+pub mod rules;
 mod runtime;
 pub mod spread;
 pub mod trouble;
@@ -49,7 +50,7 @@ impl<T: ObjectStore + PaginatedListStore> Backend for T {}
 
 /// What they do not.
 enum Dialect {
-    S3 { storage_class: Option<String> },
+    S3 { storage_class: Option<String>, asker: rules::Asker },
     Azure,
     Gcs,
 }
@@ -232,7 +233,7 @@ impl Store for BucketStore {
         }
         let mut options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
         options.extensions.insert(Upload(bytes.clone()));
-        if let Dialect::S3 { storage_class: Some(class) } = &self.inner.dialect {
+        if let Dialect::S3 { storage_class: Some(class), .. } = &self.inner.dialect {
             options.attributes = Attributes::from_iter([(Attribute::StorageClass, class.clone())]);
         }
         let (path, payload) = (self.path(key), PutPayload::from(bytes.clone()));
