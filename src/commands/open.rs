@@ -10,6 +10,7 @@ use crate::postgres::client::{
 use crate::repo::keys::Secret;
 use crate::repo::{RepoError, Repository};
 use crate::settings::{Cipher, RepositoryKind, RepositorySettings, ServerSettings};
+use crate::storage::object::rules::BucketRules;
 use crate::storage::posix::PosixStore;
 use crate::storage::{Store, StoreError, StoreErrorKind};
 use std::collections::BTreeMap;
@@ -52,6 +53,17 @@ pub fn store_by_every_address(settings: &RepositorySettings) -> Result<Option<Ar
     match &settings.kind {
         RepositoryKind::Posix { .. } => Ok(None),
         RepositoryKind::Bucket(bucket) => bucket::open_by_every_address(settings, bucket).map(Some),
+    }
+}
+
+/// What a bucket does by itself with what lies in it; `None` where there is none, or it is not asked.
+///
+/// # Errors
+/// When it cannot be opened. What it does not answer is in the rules.
+pub fn bucket_rules(settings: &RepositorySettings) -> Result<Option<BucketRules>, Failure> {
+    match &settings.kind {
+        RepositoryKind::Posix { .. } => Ok(None),
+        RepositoryKind::Bucket(bucket) => bucket::rules(settings, bucket),
     }
 }
 

@@ -1,12 +1,15 @@
 //! Repositories on S3: real PostgreSQL, a real S3 server over TLS, and a faulty store in front of it.
 //!
 //! `cycle` brings clusters back; `rights` does it with less than all rights; `faults` breaks each request; `down` takes
-//! the store away in the middle; `words` is what a person reads.
+//! the store away in the middle; `words` is what a person reads; `keeping` verifies, expires and deletes; `wire` looks at
+//! what is sent.
 
 mod cycle;
 mod down;
 mod faults;
+pub mod keeping;
 mod rights;
+mod wire;
 mod words;
 
 use crate::common::{
