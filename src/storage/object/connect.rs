@@ -1,5 +1,6 @@
 //! Where an object store is, how it is spoken to, and as whom.
 
+use super::azure::Deleter;
 use super::http::{ClientSettings, Trust, client};
 use super::rules::Asker;
 use super::trouble::Trouble;
@@ -262,6 +263,8 @@ impl Bucket {
             }
             Service::Azure(azure) => {
                 in_a_header("the account", &azure.account).map_err(Trouble::configuration)?;
+                let url = format!("{endpoint}/{}", self.name);
+                let client = connector.client();
                 let builder = MicrosoftAzureBuilder::new()
                     .with_account(&azure.account)
                     .with_container_name(&self.name)
@@ -275,7 +278,10 @@ impl Bucket {
                     }
                     AzureCredentials::Machine => builder,
                 };
-                (Arc::new(builder.build().map_err(Trouble::of)?), Dialect::Azure)
+                let container = Arc::new(builder.build().map_err(Trouble::of)?);
+                let account = azure.account.clone();
+                let deleter = Deleter { container: Arc::clone(&container), client, url, account };
+                (container, Dialect::Azure { deleter })
             }
             Service::Gcs(gcs) => {
                 let builder = GoogleCloudStorageBuilder::new()

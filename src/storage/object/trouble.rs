@@ -235,11 +235,7 @@ impl Trouble {
             }
             cause = link.source();
         }
-        let text = clean(&super::http::deepest(&error));
-        match batched(&text) {
-            Some(answer) => Self::Refused(Box::new(answer)),
-            None => Self::Unexpected(text),
-        }
+        Self::Unexpected(clean(&super::http::deepest(&error)))
     }
 
     /// How callers have to take it. What [`Cause::Taken`] means to a create, only the create can find out.
@@ -370,22 +366,6 @@ impl fmt::Display for Trouble {
 
 impl std::error::Error for Trouble {}
 
-/// Azure's deletes travel in batches, whose single answers come as text: `… for key a/b: REASON (code: 404)`.
-fn batched(text: &str) -> Option<Answer> {
-    let rest = text.strip_prefix("Bulk delete request failed ")?;
-    let (rest, status) = rest.strip_suffix(')')?.rsplit_once(" (code: ")?;
-    let message = rest.rsplit_once(": ").map_or(rest, |(_, reason)| reason).to_owned();
-    let host = "the service".to_owned();
-    Some(Answer {
-        host,
-        status: status.parse().ok()?,
-        code: String::new(),
-        message,
-        region: None,
-        clock: None,
-    })
-}
-
 /// What is in the first element of this name, as it is written.
 pub(super) fn section<'a>(body: &'a str, name: &str) -> Option<&'a str> {
     let (_, rest) = body.split_once(&format!("<{name}>"))?;
@@ -495,8 +475,6 @@ mod tests {
             assert_eq!(answer.cause(), Cause::Taken, "{answer:?}");
             assert_eq!(Trouble::Refused(Box::new(answer.clone())).kind(), kind, "{answer:?}");
         }
-        let of_a_batch = batched("Bulk delete request failed for key x/a: It is kept. (code: 409)").unwrap();
-        assert_eq!(Trouble::Refused(Box::new(of_a_batch)).kind(), StoreErrorKind::Denied);
     }
 
     #[test]
@@ -532,19 +510,6 @@ mod tests {
         assert!(shown.ends_with("403 AuthenticationFailed (Server failed.)"), "{shown}");
         let token = "{\"error\":\"invalid_client\",\"error_description\":\"expired\\u001b[0m\"}";
         assert!(answer(400, token).to_string().ends_with("400 invalid_client (expired[0m)"));
-    }
-
-    #[test]
-    fn single_answers_of_a_batch_are_read() {
-        let answer =
-            batched("Bulk delete request failed for key x/a: It is: not there. (code: 404)").unwrap();
-        assert_eq!((answer.status, answer.message.as_str()), (404, "not there."));
-        assert_eq!(answer.cause(), Cause::AbsentOrNoBucket);
-        for other in
-            ["", "Bulk delete request failed ", "Bulk delete request failed (code: x)", "else (code: 404)"]
-        {
-            assert_eq!(batched(other), None, "{other}");
-        }
     }
 
     proptest! {
