@@ -7,6 +7,7 @@ use crate::settings::{
     ServiceSettings, profile_key,
 };
 use crate::storage::object::connect::FetchS3Key;
+use crate::storage::object::rules::BucketRules;
 use crate::storage::object::spread::Spread;
 use crate::storage::object::{
     self, Azure, AzureCredentials, Bucket, BucketStore, Cause, Gcs, GcsCredentials, NoAnswer, S3,
@@ -52,6 +53,17 @@ pub(super) fn open_by_every_address(
             Err(store_failure(error, settings, format!("could not reach the storage of {}", settings.name())))
         }
     }
+}
+
+/// What the bucket does by itself; `None` where that is not asked.
+pub(super) fn rules(
+    settings: &RepositorySettings,
+    bucket: &BucketSettings,
+) -> Result<Option<BucketRules>, Failure> {
+    let opened = place(settings, bucket)?.open();
+    opened
+        .map(|store| store.rules())
+        .map_err(|error| store_failure(error, settings, format!("cannot open {}", settings.name())))
 }
 
 fn place(settings: &RepositorySettings, bucket: &BucketSettings) -> Result<Bucket, Failure> {

@@ -9,6 +9,7 @@ mod archive_setting;
 pub mod arguments;
 mod backup;
 mod bucket;
+mod bucket_words;
 mod check;
 mod completion;
 mod config;

@@ -8,12 +8,15 @@ use crate::postgres::client::{
     os_user_name,
 };
 use crate::repo::keys::Secret;
+use crate::repo::repository::read_repository_file;
 use crate::repo::{RepoError, Repository};
 use crate::settings::{Cipher, RepositoryKind, RepositorySettings, ServerSettings};
+use crate::storage::object::rules::BucketRules;
 use crate::storage::posix::PosixStore;
 use crate::storage::{Store, StoreError, StoreErrorKind};
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// The store of a repository that should be there.
 ///
@@ -52,6 +55,35 @@ pub fn store_by_every_address(settings: &RepositorySettings) -> Result<Option<Ar
     match &settings.kind {
         RepositoryKind::Posix { .. } => Ok(None),
         RepositoryKind::Bucket(bucket) => bucket::open_by_every_address(settings, bucket).map(Some),
+    }
+}
+
+/// What a bucket does by itself with what lies in it; `None` where there is none, or it is not asked.
+///
+/// # Errors
+/// When it cannot be opened. What it does not answer is in the rules.
+pub fn bucket_rules(settings: &RepositorySettings) -> Result<Option<BucketRules>, Failure> {
+    match &settings.kind {
+        RepositoryKind::Posix { .. } => Ok(None),
+        RepositoryKind::Bucket(bucket) => bucket::rules(settings, bucket),
+    }
+}
+
+/// Looks whether a repository's store answers within `patience`, where its settings would wait longer. A filesystem is
+/// not asked.
+///
+/// # Errors
+/// What the store says, or that it says nothing.
+pub fn answers(settings: &RepositorySettings, patience: Duration) -> Result<(), Failure> {
+    let RepositoryKind::Bucket(bucket) = &settings.kind else { return Ok(()) };
+    let mut hasty = bucket.clone();
+    hasty.retry = hasty.retry.min(patience);
+    let what = || format!("cannot open {}", settings.name());
+    let store = bucket::open(settings, &hasty)?;
+    match read_repository_file(&*store) {
+        // What is wrong with what is there, opening says better.
+        Err(RepoError::Store(error)) => Err(store_failure(error, settings, what())),
+        _ => Ok(()),
     }
 }
 

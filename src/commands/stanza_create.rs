@@ -5,9 +5,10 @@
 //! the others.
 
 use super::archive_setting::archive_command;
+use super::bucket_words;
 use super::open::{
-    create_store, open_repository, open_store, repository_failure, secret, store_by_every_address,
-    store_failure,
+    bucket_rules, create_store, open_repository, open_store, repository_failure, secret,
+    store_by_every_address, store_failure,
 };
 use super::server::{Source, learn_cluster, warn_of_untested};
 use super::{Context, Outcome, no_stdout};
@@ -212,6 +213,7 @@ fn make_repository(
             settings.name()
         ));
     }
+    tell_of_the_bucket(context, settings, report.may_delete.holds())?;
     let created = Repository::create(store, secret.as_ref(), create_only(settings), context.env);
     let made = match created {
         Ok(repository) => Ok((repository, true)),
@@ -229,6 +231,23 @@ fn make_repository(
         ));
     }
     Ok(made)
+}
+
+/// What somebody should know of the bucket before they rely on it.
+fn tell_of_the_bucket(
+    context: &Context<'_>,
+    settings: &RepositorySettings,
+    may_delete: bool,
+) -> Result<(), Failure> {
+    let Some(rules) = bucket_rules(settings)? else { return Ok(()) };
+    let name = settings.name();
+    if let Some(told) = bucket_words::expiring(&name, &rules).filter(|told| told.warning) {
+        bucket_words::lines(&told).into_iter().for_each(|line| context.report.warn(line));
+    }
+    if may_delete && let (true, what) = bucket_words::deletion(Some(&rules.versions)) {
+        context.report.info(format!("{name}: these credentials may delete objects, {what}"));
+    }
+    Ok(())
 }
 
 /// How the store creates objects atomically, as `walden.json` says it.

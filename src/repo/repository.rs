@@ -39,7 +39,7 @@ pub struct RepositoryFile {
     /// Plain bytes of a data frame.
     pub frame_bytes: u64,
     /// How the store creates objects atomically: `filesystem` (link(2), or `renameat2` where links are not
-    /// supported), `conditional-put`, `memory`.
+    /// supported), `if-none-match`, `memory`.
     pub create_only: String,
     /// When it was made, for people.
     pub created_at: String,

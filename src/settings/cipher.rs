@@ -1,6 +1,7 @@
 //! Where a repository's key comes from. It is fetched when it is needed, and not before.
 
 use super::Secret;
+use super::table::{Lookup, look_up};
 use crate::failure::{Class, Failure};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -81,6 +82,13 @@ pub(super) fn read_line(from: impl std::io::Read) -> Result<Secret, String> {
     Ok(Secret::new(line.to_owned()))
 }
 
+/// Whether a variable of the environment sets an option whose value is a secret: `WALDEN_REPO1_S3_KEY_SECRET`.
+fn holds_a_secret(variable: &str) -> bool {
+    let Some(name) = variable.strip_prefix("WALDEN_") else { return false };
+    let option = name.to_lowercase().replace('_', "-");
+    matches!(look_up(&option, None), Lookup::Known(spec, _) if spec.secret)
+}
+
 fn run(command: &str) -> Result<Secret, Failure> {
     let refuse = |why: String| {
         // The command's text may hold a token, so it is not shown.
@@ -88,7 +96,15 @@ fn run(command: &str) -> Result<Secret, Failure> {
             .because_text(why)
             .next("Run the command of repoN-cipher-pass-command by hand, as the same user.")
     };
-    let mut child = Command::new("/bin/sh")
+    let mut shell = Command::new("/bin/sh");
+    // What it prints besides the key goes into logs, PostgreSQL's among them; `env` or `set` there must not tell
+    // more than the command itself knows.
+    for (name, _) in std::env::vars_os() {
+        if name.to_str().is_some_and(holds_a_secret) {
+            shell.env_remove(name);
+        }
+    }
+    let mut child = shell
         .arg("-c")
         .arg(command)
         .stdin(Stdio::null())
@@ -121,6 +137,28 @@ mod tests {
             let failure = KeySource::Command(command.into()).resolve().unwrap_err();
             assert_eq!(failure.class(), Class::KeyRejected);
             assert!(!failure.to_string().contains("tok3n"), "{failure}");
+        }
+    }
+
+    #[test]
+    fn variables_that_hold_secrets_are_told_from_others() {
+        for name in [
+            "WALDEN_REPO1_CIPHER_PASS",
+            "WALDEN_REPO12_S3_KEY_SECRET",
+            "WALDEN_REPO2_S3_TOKEN",
+            "WALDEN_REPO1_AZURE_KEY",
+            "WALDEN_REPO1_S3_SSE_CUSTOMER_KEY",
+        ] {
+            assert!(holds_a_secret(name), "{name}");
+        }
+        for name in [
+            "WALDEN_CONFIG",
+            "WALDEN_REPO1_S3_KEY_SECRET_FILE",
+            "WALDEN_REPO1_CIPHER_PASS_FILE",
+            "HOME",
+            "AWS_PROFILE",
+        ] {
+            assert!(!holds_a_secret(name), "{name}");
         }
     }
 

@@ -55,7 +55,7 @@ pub(super) fn check_with(store: &Arc<dyn Store>, racers: u64, rounds: u32) {
     what_is_absent(&**store);
     delete_frees_the_name(&**store);
     pending_shows_only_when_committed(&**store);
-    racing_creators(store, racers);
+    racing_creators(store, racers, 20);
     creates_and_deletes_of_neighbours_do_not_disturb_each_other(store, rounds);
     assert_eq!(store.remove_leftovers().unwrap(), 0);
     assert!(!store.describe().is_empty());
@@ -249,9 +249,9 @@ fn pending_shows_only_when_committed(store: &dyn Store) {
     assert_eq!(listed(store, "pending"), pairs(&[("pending/folder/o", 3_000_000), ("pending/nothing", 0)]));
 }
 
-fn racing_creators(store: &Arc<dyn Store>, racers: u64) {
-    for round in 0..20 {
-        let k = key(&format!("race/{round}/o"));
+pub(super) fn racing_creators(store: &Arc<dyn Store>, racers: u64, rounds: u32) {
+    for round in 0..rounds {
+        let k = key(&format!("race/{racers}/{round}/o"));
         let start = Barrier::new(usize::try_from(racers).unwrap());
         let outcomes: Vec<_> = std::thread::scope(|scope| {
             let racers: Vec<_> = (0..racers)

@@ -183,6 +183,11 @@ impl S3Server {
         self.request("put", &[bucket, key, file.path().to_str().unwrap()]);
     }
 
+    /// A rule by which the bucket removes what is below `prefix` after so many days.
+    pub fn let_expire(&self, bucket: &str, prefix: &str, days: u32) {
+        self.request("lifecycle", &[bucket, prefix, &days.to_string()]);
+    }
+
     /// Removes an object as its administrator.
     pub fn delete(&self, bucket: &str, key: &str) {
         self.request("delete", &[bucket, key]);
@@ -241,6 +246,19 @@ impl Azurite {
         self.0.fact("AZURE_KEY")
     }
 
+    /// How walden reaches `path` in the container with a signature that permits this: some of `rwdl`.
+    pub fn options_by_signature(&self, path: &str, permissions: &str) -> RepositoryOptions {
+        let mut command = Command::new(script("azure-sas.py"));
+        command.arg(self.0.directory.join("env")).arg(permissions);
+        let out = finish(command);
+        assert!(out.success(), "{out}");
+        let mut options = self.options(path);
+        options.retain(|(name, _)| name != "azure-key");
+        options.push(("azure-key-type".to_owned(), "sas".to_owned()));
+        options.push(("azure-key".to_owned(), out.text().to_owned()));
+        options
+    }
+
     /// How walden reaches `path` in the container.
     pub fn options(&self, path: &str) -> RepositoryOptions {
         let mut options = vec![
@@ -273,6 +291,16 @@ pub struct Request {
     pub create_only: bool,
     /// The rules that acted on it.
     pub rules: Vec<String>,
+    /// All that the log says of it: the name of the access key as `key`, headers by their names in lower case, secret
+    /// ones by their SHA-256.
+    pub entry: Value,
+}
+
+impl Request {
+    /// What the log says of it under a name; empty where it says nothing.
+    pub fn said(&self, name: &str) -> &str {
+        self.entry[name].as_str().unwrap_or_default()
+    }
 }
 
 /// `tests/env/s3-proxy.py` before an S3 server: an S3 server with faults, as its rules say (`--help` lists them).
@@ -360,6 +388,7 @@ impl S3Proxy {
                 .flatten()
                 .map(|r| r.as_str().unwrap().to_owned())
                 .collect(),
+            entry: entry.clone(),
         };
         entries.iter().map(request).collect()
     }

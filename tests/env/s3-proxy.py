@@ -21,8 +21,8 @@ requests number "from" (default 1) to "from"+"count"-1 (default: no end), or on 
           (path is the raw path with the bucket, REGEX is searched for; all given must match)
   name    "name": "...", seen in the request log
   act     "do": one of
-    status     reply "status" (503) with S3 "code" (SlowDown), "message"; optional "retry_after":
-               S. The upstream sees nothing. The body is read first; "read_body": false closes
+    status     reply "status" (503) with S3 "code" (SlowDown), "message", or with "body"; optional
+               "retry_after": S. The upstream sees nothing. The body is read first; "read_body": false closes
     refuse     close the connection without a byte, upstream untouched
     drop_reply do the request upstream, wait for its reply, close without a byte: reply lost
     repeat     do the request upstream twice, answer with the second reply (body in memory)
@@ -41,7 +41,7 @@ requests number "from" (default 1) to "from"+"count"-1 (default: no end), or on 
 
 ADMIN  GET /rules (with "seen" and "acted" counts), PUT /rules (replace, counts from zero),
        POST /rules (one rule more), DELETE /rules; GET /log (one JSON object a request, oldest
-       first), DELETE /log; GET /stats (requests by method and status)
+       first; of secrets only a hash), DELETE /log; GET /stats (requests by method and status)
 """
 import argparse, asyncio, collections, hashlib, hmac, json, os, re, signal, socket, ssl, struct, sys, time
 from urllib.parse import quote, unquote, urlsplit
@@ -49,7 +49,15 @@ from urllib.parse import quote, unquote, urlsplit
 CHUNK = 65536
 DOS = {"status", "refuse", "drop_reply", "repeat", "cut", "cut_upload", "corrupt", "stall", "throttle", "strip"}
 FIELDS = {"name", "method", "path", "query", "header", "from", "count", "every", "do", "status", "code", "message",
-          "retry_after", "read_body", "after", "rst", "at", "seconds", "where", "bytes_per_second", "headers"}
+          "body", "retry_after", "read_body", "after", "rst", "at", "seconds", "where", "bytes_per_second", "headers"}
+
+
+# What is asked of the store beside storing; shown in the log as it came.
+SHOWN = ("if-none-match", "if-match", "range", "content-length", "host", "x-amz-server-side-encryption",
+         "x-amz-server-side-encryption-aws-kms-key-id", "x-amz-server-side-encryption-customer-algorithm",
+         "x-amz-storage-class")
+# Secrets: shown in the log by a hash.
+HASHED = ("x-amz-security-token", "x-amz-server-side-encryption-customer-key")
 
 
 class Broken(Exception):
@@ -269,9 +277,8 @@ class Proxy:
         self.n += 1
         e = {"n": self.n, "time": round(time.time(), 3), "method": r.method, "path": r.path, "query": r.query,
              "rules": [x.d.get("name", x.d["do"]) for x in active], "status": None, "sent": 0, "received": 0}
-        for k in ("if-none-match", "if-match", "range", "content-length"):
-            if k in r.h:
-                e[k] = r.h[k]
+        e.update((k, r.h[k]) for k in SHOWN if k in r.h)
+        e.update((k, hashlib.sha256(r.h[k].encode("latin-1")).hexdigest()) for k in HASHED if k in r.h)
         if m := re.search(r"Credential=([^/]+)/", r.h.get("authorization", "")):
             e["key"] = m.group(1)
         self.log.append(e)
@@ -316,6 +323,7 @@ class Proxy:
             xml = (f'<?xml version="1.0" encoding="UTF-8"?>\n<Error><Code>{code}</Code><Message>'
                    f'{main.get("message", "injected by s3-proxy")}</Message><Resource>{r.path}</Resource>'
                    f"<RequestId>proxy{e['n']}</RequestId></Error>").encode()
+            xml = main["body"].encode() if "body" in main else xml
             heads = [("Content-Type", "application/xml"), ("Content-Length", len(xml)),
                      ("Connection", "keep-alive" if keep else "close"), ("x-amz-request-id", f"proxy{e['n']}")]
             if "retry_after" in main:

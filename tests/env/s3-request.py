@@ -3,6 +3,8 @@
 
   s3-request.py ENVFILE bucket NAME [--versioned] [--lock-days N]   make a bucket; --lock-days: with Object Lock,
                                                                     GOVERNANCE for N days by default
+  s3-request.py ENVFILE suspend NAME             versions are kept no longer
+  s3-request.py ENVFILE lifecycle NAME PREFIX DAYS   a rule by which objects below PREFIX expire
   s3-request.py ENVFILE list NAME [PREFIX]       keys and sizes, one a line
   s3-request.py ENVFILE versions NAME [PREFIX]   every version: key, version, whether it is a delete marker
   s3-request.py ENVFILE put NAME KEY FILE        an object, whatever stood there
@@ -95,6 +97,12 @@ def main(args):
     if verb == "bucket":
         days = rest[rest.index("--lock-days") + 1] if "--lock-days" in rest else None
         client.bucket(name, "--versioned" in rest, days)
+    elif verb == "suspend":
+        client.put_setting(name, "versioning", "<VersioningConfiguration><Status>Suspended</Status></VersioningConfiguration>")
+    elif verb == "lifecycle":
+        client.put_setting(name, "lifecycle", "<LifecycleConfiguration><Rule><ID>tidy</ID><Status>Enabled</Status>"
+                           f"<Filter><Prefix>{rest[0]}</Prefix></Filter><Expiration><Days>{rest[1]}</Days></Expiration>"
+                           "</Rule></LifecycleConfiguration>")
     elif verb == "list":
         for page in client.pages(name, {"list-type": "2", "prefix": rest[0] if rest else ""}):
             for node in page.findall("Contents"):

@@ -17,13 +17,14 @@ give() { # PATH...
   if [ "$(id -u)" = 0 ]; then chown -R "${PGRUNAS:-postgres}:" "$@"; fi
 }
 
-# A private CA (ca.crt) and a certificate by it for localhost and 127.0.0.1 (server.crt, server.key) in DIR.
+# A private CA (ca.crt) and a certificate by it for localhost, 127.0.0.1, and buckets and accounts before s3.localhost and
+# blob.localhost (server.crt, server.key) in DIR.
 make_certificate() { # DIR
   (cd "$1" && {
     openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 30 -keyout ca.key -out ca.crt \
       -subj "/CN=walden test CA" -addext basicConstraints=critical,CA:TRUE -addext keyUsage=critical,keyCertSign
     openssl req -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -keyout server.key -out server.csr -subj /CN=localhost
-    printf 'subjectAltName=DNS:localhost,IP:127.0.0.1\nbasicConstraints=CA:FALSE\nextendedKeyUsage=serverAuth\n' >ext
+    printf 'subjectAltName=DNS:localhost,IP:127.0.0.1,DNS:*.s3.localhost,DNS:*.blob.localhost\nbasicConstraints=CA:FALSE\nextendedKeyUsage=serverAuth\n' >ext
     openssl x509 -req -in server.csr -CA ca.crt -CAkey ca.key -CAcreateserial -days 30 -extfile ext -out server.crt
   } 2>/dev/null)
 }

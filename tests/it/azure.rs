@@ -1,7 +1,7 @@
 //! Repositories on Azure Blob Storage: the emulator Azurite, over TLS.
 
 use crate::common::{Azurite, Replace, golden, newest_major};
-use crate::s3::{IMPATIENT, Shop};
+use crate::s3::{IMPATIENT, Shop, keeping};
 use std::time::Duration;
 
 #[test]
@@ -54,4 +54,40 @@ fn what_is_wrong_with_a_container_is_said() {
             &replacements,
         );
     }
+}
+
+#[test]
+fn by_signatures_that_permit_less_backups_are_taken_verified_and_expired() {
+    let azurite = Azurite::shared();
+    let by = |permissions: &str| azurite.options_by_signature("/keeping", permissions);
+    let mut shop = Shop::open_new(newest_major(), 1, |_, _| vec![by("rwl")]);
+    shop.round(1);
+    shop.backup();
+    shop.round(2);
+    shop.backup();
+    shop.cluster.archive_now();
+    let mut replacements = shop.replacements();
+    replacements.push(Replace::Shape("acctaaaaaaaa", "ACCOUNT"));
+    replacements.extend(keeping::sizes());
+
+    shop.walden.configure_repositories(&shop.cluster, &[by("rl")], &IMPATIENT);
+    shop.walden.ok(&["verify"]);
+    let stored = shop.walden.ok(&["repo-ls", "--recurse"]).stdout;
+    shop.walden.configure_repositories(&shop.cluster, &[by("rwl")], &IMPATIENT);
+    let out = shop.walden.fails(50, &keeping::EXPIRE);
+    golden("azure/expire-may-not-delete", &format!("{}{}", out.stdout, out.stderr), &replacements);
+    assert_eq!(shop.backups(), 1, "it is out of every list");
+    let left = shop.walden.ok(&["repo-ls", "--recurse"]).stdout;
+    assert!(stored.lines().all(|object| left.contains(object)), "nothing was deleted");
+
+    shop.walden.configure_repositories(&shop.cluster, &[by("rwdl")], &IMPATIENT);
+    shop.walden.ok(&keeping::EXPIRE);
+    let after = shop.walden.ok(&["repo-ls", "--recurse"]).stdout;
+    assert!(after.lines().count() < stored.lines().count(), "{after}");
+    shop.walden.configure_repositories(&shop.cluster, &[by("rl")], &IMPATIENT);
+    shop.walden.ok(&["verify"]);
+    // What the account's own key sees is the same.
+    shop.walden.configure_repositories(&shop.cluster, &[azurite.options("/keeping")], &IMPATIENT);
+    assert_eq!(shop.backups(), 1);
+    shop.comes_back("back");
 }

@@ -40,16 +40,23 @@ fn command_lines(pid: u32) -> Vec<u8> {
     all
 }
 
-struct Watch {
-    scratch: Scratch,
-    walden: Walden,
-    secrets: Vec<String>,
-    samples: usize,
+pub struct Watch {
+    pub scratch: Scratch,
+    pub walden: Walden,
+    pub secrets: Vec<String>,
+    pub samples: usize,
 }
 
 impl Watch {
     /// Runs a command and looks at its arguments while it runs, at what it says, and what it logs.
-    fn run(&mut self, code: i32, arguments: &[&str]) -> Output {
+    pub fn run(&mut self, code: i32, arguments: &[&str]) -> Output {
+        let out = self.watched(arguments);
+        assert_eq!(out.code, Some(code), "{out}");
+        out
+    }
+
+    /// The same, however it ends.
+    pub fn watched(&mut self, arguments: &[&str]) -> Output {
         let all = [&["--log-level-console=trace", "--log-level-file=trace"], arguments].concat();
         let mut child = self.walden.spawn(&all);
         let mut seen = Vec::new();
@@ -60,7 +67,6 @@ impl Watch {
             std::thread::sleep(std::time::Duration::from_millis(1));
         }
         let out = self.walden.finish(child);
-        assert_eq!(out.code, Some(code), "{out}");
         for secret in &self.secrets {
             assert!(!holds(&seen, secret), "in the process list of {}", out.command);
             // `key-generate` is there to print one, but not this one.
@@ -71,7 +77,7 @@ impl Watch {
     }
 
     /// Looks through all files but those that are there to hold them.
-    fn look(&self, but: &[PathBuf]) -> usize {
+    pub fn look(&self, but: &[PathBuf]) -> usize {
         let files = files_below(self.scratch.path());
         for (path, bytes) in &files {
             for secret in &self.secrets {

@@ -17,6 +17,7 @@ mod backup;
 mod campaign_kill;
 mod campaign_mutilation;
 mod campaign_secrets;
+mod campaign_store_secrets;
 mod check;
 mod cli;
 mod client;

@@ -4,8 +4,9 @@
 use super::finding::Finding;
 use super::retention;
 use crate::commands::Context;
+use crate::commands::bucket_words;
 use crate::commands::open::{
-    open_repository, repository_failure, secret, store_by_every_address, store_failure,
+    bucket_rules, open_repository, repository_failure, secret, store_by_every_address, store_failure,
 };
 use crate::failure::{Class, Failure};
 use crate::repo::keys::Secret;
@@ -15,6 +16,7 @@ use crate::repo::{Cluster, Repository};
 use crate::report::render;
 use crate::settings::{Cipher, RepositoryKind, RepositorySettings};
 use crate::storage::Key;
+use crate::storage::object::rules::BucketRules;
 use crate::storage::probe::{Finding as Promise, ProbePlan, ProbeReport, probe};
 use crate::units::{ByteCount, Stanza, Timestamp};
 use std::time::{Duration, Instant};
@@ -82,10 +84,14 @@ fn look(
     let promises = try_out(context, settings, &repository);
     drop(phase);
     let may_delete = promises.as_ref().ok().map(|report| report.may_delete.holds());
-    found.push(match promises {
-        Ok(report) => storage(&name, &report, is_local(settings)),
-        Err(failure) => Finding::failed(TOPIC, &failure),
-    });
+    match promises {
+        Ok(report) => {
+            let rules = bucket_rules(settings)?;
+            found.push(storage(&name, &report, is_local(settings), rules.as_ref()));
+            found.extend(rules.and_then(|rules| expiring(&name, &rules)));
+        }
+        Err(failure) => found.push(Finding::failed(TOPIC, &failure)),
+    }
     let clusters = repository.clusters(stanza).map_err(|error| {
         repository_failure(error, settings, format!("could not look for stanza {stanza} in {name}"))
     })?;
@@ -214,7 +220,18 @@ fn key(name: &str, cost: KeyCost) -> Option<Finding> {
     })
 }
 
-fn storage(name: &str, report: &ProbeReport, local: bool) -> Finding {
+/// Rules of the bucket by which backups would lose objects.
+fn expiring(name: &str, rules: &BucketRules) -> Option<Finding> {
+    let told = bucket_words::expiring(name, rules)?;
+    let finding = if told.warning {
+        Finding::warning("storage", told.text)
+    } else {
+        Finding::note("storage", told.text)
+    };
+    Some(told.because.into_iter().fold(finding, Finding::because).next(told.next))
+}
+
+fn storage(name: &str, report: &ProbeReport, local: bool, rules: Option<&BucketRules>) -> Finding {
     let broken: Vec<String> = [
         ("a name is created only once", &report.atomic_create),
         ("what was created is read at once", &report.read_after_create),
@@ -249,11 +266,15 @@ fn storage(name: &str, report: &ProbeReport, local: bool) -> Finding {
             )
         }
         (Promise::Holds, true) => Finding::ok("storage", text),
-        (Promise::Holds, false) => Finding::warning(
-            "storage",
-            format!("{text}; these credentials may delete objects, for good if versioning is off"),
-        )
-        .next("Turn versioning on, or give daily work credentials that may write, read and list, and keep deletion for expire."),
+        (Promise::Holds, false) => {
+            let (warning, what) = bucket_words::deletion(rules.map(|rules| &rules.versions));
+            let text = format!("{text}; these credentials may delete objects, {what}");
+            if !warning {
+                return Finding::ok("storage", text);
+            }
+            Finding::warning("storage", text)
+                .next("Turn versioning on, or give daily work credentials that may write, read and list, and keep deletion for expire.")
+        }
     }
 }
 
@@ -329,6 +350,7 @@ fn room(name: &str, free: ByteCount, newest: ByteCount) -> Option<Finding> {
 mod tests {
     use super::*;
     use crate::commands::check::server::tests::facts;
+    use crate::storage::object::rules::Versions;
 
     fn report() -> ProbeReport {
         ProbeReport {
@@ -343,10 +365,14 @@ mod tests {
 
     #[test]
     fn storage_is_judged_by_what_was_tried() {
-        let line = |report: &ProbeReport, local| storage("repo1", report, local).line();
+        let line = |report: &ProbeReport, local| storage("repo1", report, local, None).line();
         assert!(line(&report(), true).starts_with("ok       repo1: its storage creates each name once"));
         let may = line(&report(), false);
         assert!(may.starts_with("warning  ") && may.contains("for good if versioning is off"), "{may}");
+        let versioned = BucketRules { versions: Ok(Versions::Kept), expiring: Ok(Vec::new()) };
+        let kept = storage("repo1", &report(), false, Some(&versioned)).line();
+        assert!(kept.starts_with("ok       ") && kept.contains("versioning keeps what is deleted"), "{kept}");
+        assert_eq!(expiring("repo1", &versioned), None);
         let may_not = ProbeReport { may_delete: Promise::Broken("denied".to_owned()), ..report() };
         let stay = line(&ProbeReport { plan: ProbePlan::QUICK, ..may_not }, false);
         assert!(

@@ -3,7 +3,7 @@
 mod refusals;
 mod show;
 
-use super::open::{connection, open_repository};
+use super::open::{answers, connection, open_repository};
 use super::{Context, Outcome, no_stdout};
 use crate::failure::{Class, Failure};
 use crate::postgres::client::{ClientError, ReplicationClient};
@@ -274,41 +274,58 @@ struct Opened {
     incomplete: bool,
 }
 
+/// So long a repository is waited for that others can stand in for.
+const WHERE_OTHERS_SERVE: Duration = Duration::from_secs(60);
+
 impl Opened {
     fn open(settings: &Settings, report: &Report) -> Result<Self, Failure> {
         let selected = settings.repositories()?;
         let all = settings.all_repositories()?;
         let narrowed = selected.len() < all.len();
+        let is_wanted = |one: &RepositorySettings| narrowed && selected.iter().any(|s| s.index == one.index);
+        let (mut opened, mut failures) = Self::open_those(&all, &is_wanted, all.len() == 1)?;
+        if opened.repositories.is_empty() && all.len() > 1 {
+            // Nobody stands in for anybody.
+            (opened, failures) = Self::open_those(&all, &is_wanted, true)?;
+        }
+        if opened.repositories.is_empty() && !failures.is_empty() {
+            let first = failures.remove(0);
+            failures.iter().for_each(|failure| report.warn(failure.one_line()));
+            return Err(first);
+        }
+        failures.iter().for_each(|failure| report.warn(failure.one_line()));
+        opened.incomplete = !failures.is_empty();
+        Ok(opened)
+    }
+
+    /// Those that open, and why the others do not.
+    ///
+    /// # Errors
+    /// That of the one that is wanted.
+    fn open_those(
+        all: &[RepositorySettings],
+        is_wanted: &dyn Fn(&RepositorySettings) -> bool,
+        patient: bool,
+    ) -> Result<(Self, Vec<Failure>), Failure> {
         let mut opened =
             Self { repositories: Vec::new(), settings: Vec::new(), only: None, incomplete: false };
-        let mut first_failure = None;
+        let mut failures = Vec::new();
         for one in all {
-            let is_selected = selected.iter().any(|selected| selected.index == one.index);
-            match open_repository(&one) {
+            let wanted = is_wanted(one);
+            let answers = if wanted || patient { Ok(()) } else { answers(one, WHERE_OTHERS_SERVE) };
+            match answers.and_then(|()| open_repository(one)) {
                 Ok(repository) => {
-                    if narrowed && is_selected {
+                    if wanted {
                         opened.only = Some(opened.repositories.len());
                     }
                     opened.repositories.push(repository);
-                    opened.settings.push(one);
+                    opened.settings.push(one.clone());
                 }
-                Err(failure) if narrowed && is_selected => return Err(failure),
-                Err(failure) => {
-                    if let Some(earlier) = first_failure.replace(failure) {
-                        report.warn(earlier.one_line());
-                    }
-                }
+                Err(failure) if wanted => return Err(failure),
+                Err(failure) => failures.push(failure),
             }
         }
-        match first_failure {
-            Some(failure) if opened.repositories.is_empty() => Err(failure),
-            Some(failure) => {
-                report.warn(failure.one_line());
-                opened.incomplete = true;
-                Ok(opened)
-            }
-            None => Ok(opened),
-        }
+        Ok((opened, failures))
     }
 }
 

@@ -1,6 +1,8 @@
 //! Where an object store is, how it is spoken to, and as whom.
 
+use super::azure::Deleter;
 use super::http::{ClientSettings, Trust, client};
+use super::rules::Asker;
 use super::trouble::Trouble;
 use super::{Backend, BucketStore, Dialect};
 use crate::storage::retry::RetryPolicy;
@@ -238,6 +240,12 @@ impl Bucket {
         let endpoint = url.as_str().trim_end_matches('/').to_owned();
         let (backend, dialect): (Arc<dyn Backend>, Dialect) = match &self.service {
             Service::S3(s3) => {
+                in_a_header("the region", &s3.region).map_err(Trouble::configuration)?;
+                let url = match s3.bucket_in_host {
+                    true => format!("{endpoint}/"),
+                    false => format!("{endpoint}/{}", self.name),
+                };
+                let asking = connector.client();
                 let builder = AmazonS3Builder::new()
                     .with_bucket_name(&self.name)
                     .with_region(&s3.region)
@@ -247,13 +255,16 @@ impl Bucket {
                     .with_disable_bulk_delete(true)
                     .with_retry(tried_once())
                     .with_http_connector(connector);
-                let built = s3.credentials.on(s3.encryption_on(builder)).build();
-                (
-                    Arc::new(built.map_err(Trouble::of)?),
-                    Dialect::S3 { storage_class: s3.storage_class.clone() },
-                )
+                let builder = s3.credentials.on(s3.encryption_on(builder)?)?;
+                let bucket = Arc::new(builder.build().map_err(Trouble::of)?);
+                let region = s3.region.clone();
+                let asker = Asker { bucket: Arc::clone(&bucket), client: asking, url, region };
+                (bucket, Dialect::S3 { storage_class: s3.storage_class.clone(), asker })
             }
             Service::Azure(azure) => {
+                in_a_header("the account", &azure.account).map_err(Trouble::configuration)?;
+                let url = format!("{endpoint}/{}", self.name);
+                let client = connector.client();
                 let builder = MicrosoftAzureBuilder::new()
                     .with_account(&azure.account)
                     .with_container_name(&self.name)
@@ -267,7 +278,10 @@ impl Bucket {
                     }
                     AzureCredentials::Machine => builder,
                 };
-                (Arc::new(builder.build().map_err(Trouble::of)?), Dialect::Azure)
+                let container = Arc::new(builder.build().map_err(Trouble::of)?);
+                let account = azure.account.clone();
+                let deleter = Deleter { container: Arc::clone(&container), client, url, account };
+                (container, Dialect::Azure { deleter })
             }
             Service::Gcs(gcs) => {
                 let builder = GoogleCloudStorageBuilder::new()
@@ -303,24 +317,53 @@ fn tried_once() -> RetryConfig {
     RetryConfig { max_retries: 0, retry_timeout: Duration::ZERO, backoff: BackoffConfig::default() }
 }
 
+/// The library's setting for it, which it offers by this name only.
+const SERVICE_ENCRYPTION: &str = "aws_server_side_encryption";
+
+/// # Errors
+/// Where the library no longer has it: to store without what was asked for, and say nothing, would be worse.
+fn service_encryption(name: &str) -> Result<AmazonS3ConfigKey, Trouble> {
+    name.parse().map_err(|_| {
+        Trouble::configuration(
+            "this walden cannot ask the service to encrypt: leave out s3-sse, or use s3-kms-key-id"
+                .to_owned(),
+        )
+    })
+}
+
 impl S3 {
-    fn encryption_on(&self, builder: AmazonS3Builder) -> AmazonS3Builder {
-        match &self.encryption {
+    fn encryption_on(&self, builder: AmazonS3Builder) -> Result<AmazonS3Builder, Trouble> {
+        Ok(match &self.encryption {
             None => builder,
-            Some(S3Encryption::Service) => match "aws_server_side_encryption".parse::<AmazonS3ConfigKey>() {
-                Ok(key) => builder.with_config(key, "AES256"),
-                Err(_) => builder,
-            },
+            Some(S3Encryption::Service) => {
+                builder.with_config(service_encryption(SERVICE_ENCRYPTION)?, "AES256")
+            }
             Some(S3Encryption::Kms(key)) => builder.with_sse_kms_encryption(key),
             Some(S3Encryption::Customer(key)) => builder.with_ssec_encryption(key),
-        }
+        })
+    }
+}
+
+impl S3Key {
+    fn fits(&self) -> Result<(), String> {
+        in_a_header("the access key", &self.id)?;
+        in_a_header("the session token", self.token.as_deref().unwrap_or_default())
+    }
+}
+
+/// `object_store` puts these into headers and panics where they do not fit.
+fn in_a_header(what: &str, text: &str) -> Result<(), String> {
+    match text.bytes().all(|byte| byte.is_ascii_graphic()) {
+        true => Ok(()),
+        false => Err(format!("{what} holds a blank or a character that cannot be sent")),
     }
 }
 
 impl S3Credentials {
-    fn on(&self, builder: AmazonS3Builder) -> AmazonS3Builder {
-        match self {
+    fn on(&self, builder: AmazonS3Builder) -> Result<AmazonS3Builder, Trouble> {
+        Ok(match self {
             Self::Key(key) => {
+                key.fits().map_err(Trouble::Credentials)?;
                 let builder = builder.with_access_key_id(&key.id).with_secret_access_key(&key.secret);
                 match &key.token {
                     Some(token) => builder.with_token(token),
@@ -338,7 +381,7 @@ impl S3Credentials {
             Self::WebIdentity { role, token_file } => builder
                 .with_config(AmazonS3ConfigKey::WebIdentityTokenFile, token_file)
                 .with_config(AmazonS3ConfigKey::RoleArn, role),
-        }
+        })
     }
 }
 
@@ -360,7 +403,7 @@ impl CredentialProvider for Fetched {
         'life0: 'async_trait,
         Self: 'async_trait,
     {
-        let fetched = (self.0)();
+        let fetched = (self.0)().and_then(|key| key.fits().map(|()| key));
         Box::pin(async move {
             match fetched {
                 Ok(S3Key { id, secret, token }) => {
@@ -372,5 +415,136 @@ impl CredentialProvider for Fetched {
                 }),
             }
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::storage::object::tests::servers::Server;
+    use crate::storage::{Created, Store as _};
+    use crate::units::ByteCount;
+    use std::net::Ipv4Addr;
+
+    fn s3(change: impl FnOnce(&mut S3)) -> Service {
+        let key = S3Key { id: "ID".to_owned(), secret: "SECRET".to_owned(), token: None };
+        let mut s3 = S3 {
+            region: "eu-north-1".to_owned(),
+            bucket_in_host: false,
+            credentials: S3Credentials::Key(key),
+            encryption: None,
+            storage_class: None,
+        };
+        change(&mut s3);
+        Service::S3(s3)
+    }
+
+    fn azure(account_in_host: bool) -> Service {
+        let credentials = AzureCredentials::Shared("a2V5".to_owned());
+        Service::Azure(Azure { account: "acct".to_owned(), credentials, account_in_host })
+    }
+
+    fn bucket(service: Service, endpoint: &str) -> Bucket {
+        Bucket {
+            place: "somewhere".to_owned(),
+            service,
+            name: "shop".to_owned(),
+            endpoint: endpoint.to_owned(),
+            folder: None,
+            trusted: None,
+            verify: true,
+            silence: Duration::from_secs(5),
+            retry: RetryPolicy::default(),
+        }
+    }
+
+    #[test]
+    fn the_bucket_or_account_goes_into_the_host_or_the_path_as_told() {
+        let in_host = |s3: &mut S3| s3.bucket_in_host = true;
+        for (service, endpoint, url) in [
+            (s3(|_| ()), "s3.test", "https://s3.test/"),
+            (s3(|_| ()), "http://127.0.0.1:9000", "http://127.0.0.1:9000/"),
+            (s3(in_host), "s3.eu-north-1.amazonaws.com", "https://shop.s3.eu-north-1.amazonaws.com/"),
+            (s3(in_host), "https://s3.test:8443", "https://shop.s3.test:8443/"),
+            (azure(true), "blob.core.windows.net", "https://acct.blob.core.windows.net/"),
+            (azure(false), "https://127.0.0.1:10000", "https://127.0.0.1:10000/acct"),
+            // Emulators print it so.
+            (azure(false), "https://127.0.0.1:10000/acct", "https://127.0.0.1:10000/acct"),
+        ] {
+            let bucket = bucket(service, endpoint);
+            assert_eq!(bucket.url().unwrap().as_str(), url);
+            bucket.open().unwrap();
+        }
+        let said = bucket(s3(in_host), "https://127.0.0.1:9000").url().unwrap_err().to_string();
+        assert_eq!(said, "the endpoint \"https://127.0.0.1:9000\" cannot have a name before it");
+    }
+
+    /// As Amazon and Azure are spoken to; names below these servers' own are looked up nowhere, so the address is given.
+    #[test]
+    fn by_host_style_real_servers_keep_what_they_are_given() {
+        let by_host = |place: Bucket, domain: &str, service: Service| {
+            let port = place.endpoint.rsplit(':').next().unwrap().split('/').next().unwrap().to_owned();
+            let endpoint = format!("https://{domain}:{port}");
+            let place = Bucket { endpoint, service, ..place };
+            place.open_at(Some(IpAddr::V4(Ipv4Addr::LOCALHOST))).unwrap()
+        };
+        let server = Server::s3();
+        let place = server.place(&server.bucket(&[]), "S3");
+        let Service::S3(settings) = place.service.clone() else { unreachable!("it is S3") };
+        let service = Service::S3(S3 { bucket_in_host: true, ..settings });
+        let s3 = by_host(place.clone(), "s3.localhost", service);
+        let server = Server::azure();
+        let azure_place = server.azure_place("by-host");
+        let Service::Azure(settings) = azure_place.service.clone() else { unreachable!("it is Azure") };
+        let service = Service::Azure(Azure { account_in_host: true, ..settings });
+        let azure = by_host(azure_place.clone(), "blob.localhost", service);
+        for (by_host, by_path) in [(s3, place.open().unwrap()), (azure, azure_place.open().unwrap())] {
+            let k = Key::new("a/b").unwrap();
+            assert_eq!(by_host.create(&k, b"x").unwrap(), Created::New);
+            assert_eq!(by_host.create(&k, b"x").unwrap(), Created::Same);
+            assert_eq!(by_path.read(&k, ByteCount::mib(1)).unwrap(), b"x", "both are the same bucket");
+            assert_eq!(by_host.folder(None).unwrap().folders, ["a"]);
+            by_host.delete(&k).unwrap();
+            assert_eq!(by_path.size(&k).unwrap(), None);
+            assert!(by_host.rules().is_none_or(|rules| rules.versions.is_ok() && rules.expiring.is_ok()));
+        }
+    }
+
+    #[test]
+    fn a_library_that_no_longer_encrypts_is_an_error_and_no_silence() {
+        service_encryption(SERVICE_ENCRYPTION).unwrap();
+        let said = service_encryption("aws_what_is_not_there").unwrap_err().to_string();
+        assert!(said.starts_with("this walden cannot ask the service to encrypt"), "{said}");
+    }
+
+    #[test]
+    fn what_cannot_be_sent_in_a_header_is_refused_and_does_not_panic() {
+        let key = |id: &str, token: Option<&str>| S3Key {
+            id: id.to_owned(),
+            secret: "s\u{e9}cret".to_owned(),
+            token: token.map(str::to_owned),
+        };
+        for key in [key("cl\u{e9}", None), key("ID", Some("to\nken")), key("I D", None)] {
+            let refused = |trouble: StoreError| {
+                assert_eq!(trouble.kind, StoreErrorKind::Denied);
+                let said = trouble.source.unwrap().to_string();
+                assert!(said.ends_with("holds a blank or a character that cannot be sent"), "{said}");
+                assert!(!said.contains("cl\u{e9}") && !said.contains('\n'), "{said}");
+            };
+            let given = s3(|s3| s3.credentials = S3Credentials::Key(key.clone()));
+            refused(bucket(given, "http://127.0.0.1:1").open().unwrap_err());
+            let fetch: FetchS3Key = Arc::new(move || Ok(key.clone()));
+            let fetched = s3(|s3| s3.credentials = S3Credentials::Fetched(fetch));
+            refused(
+                bucket(fetched, "http://127.0.0.1:1")
+                    .open()
+                    .unwrap()
+                    .size(&Key::new("a").unwrap())
+                    .unwrap_err(),
+            );
+        }
+        let region = s3(|s3| s3.region = "\u{e9}u".to_owned());
+        let refused = bucket(region, "http://127.0.0.1:1").open().unwrap_err();
+        assert_eq!(refused.kind, StoreErrorKind::Unsupported);
     }
 }

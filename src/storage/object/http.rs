@@ -107,6 +107,13 @@ pub(super) fn client(settings: ClientSettings) -> Result<Connector, Trouble> {
 #[derive(Clone, Debug)]
 pub(super) struct Connector(HttpClient);
 
+impl Connector {
+    /// For what `object_store` has no call for.
+    pub(super) fn client(&self) -> HttpClient {
+        self.0.clone()
+    }
+}
+
 impl HttpConnector for Connector {
     fn connect(&self, _: &ClientOptions) -> object_store::Result<HttpClient> {
         Ok(self.0.clone())

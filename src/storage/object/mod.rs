@@ -1,15 +1,18 @@
 //! Object stores: S3, Azure Blob Storage, Google Cloud Storage.
 //!
 //! `object_store` signs, speaks the dialects and reads their XML; what it is given below is our own client
-//! (`http`), and what it says is put into our terms (`trouble`). An object is one PUT that succeeds only where
+//! (`http`), and what it says is put into our terms (`trouble`); what it has no
+//! call for is in `rules` and `azure`. An object is one PUT that succeeds only where
 //! the name is free (`If-None-Match: *`); when the answer is that it is taken, what is there is read and compared,
 //! because an earlier attempt of our own may have got through while its answer was lost.
 //!
 //! Blocking calls on top of a runtime that has no thread of its own: of the threads that wait for an answer one
 //! drives the connections of all. So a short command starts no threads, and `n` uploads are `n` calls at once.
 
+mod azure;
 pub mod connect;
 mod http;
+pub mod rules;
 mod runtime;
 pub mod spread;
 pub mod trouble;
@@ -49,8 +52,8 @@ impl<T: ObjectStore + PaginatedListStore> Backend for T {}
 
 /// What they do not.
 enum Dialect {
-    S3 { storage_class: Option<String> },
-    Azure,
+    S3 { storage_class: Option<String>, asker: rules::Asker },
+    Azure { deleter: azure::Deleter },
     Gcs,
 }
 
@@ -232,7 +235,7 @@ impl Store for BucketStore {
         }
         let mut options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
         options.extensions.insert(Upload(bytes.clone()));
-        if let Dialect::S3 { storage_class: Some(class) } = &self.inner.dialect {
+        if let Dialect::S3 { storage_class: Some(class), .. } = &self.inner.dialect {
             options.attributes = Attributes::from_iter([(Attribute::StorageClass, class.clone())]);
         }
         let (path, payload) = (self.path(key), PutPayload::from(bytes.clone()));
@@ -320,7 +323,7 @@ impl Store for BucketStore {
     fn read_end(&self, key: &Key, length: u64) -> Result<(Vec<u8>, ByteCount), StoreError> {
         let what = || format!("could not read {key}");
         let length = length.min(LARGEST_GATHERED.as_u64());
-        if length > 0 && !matches!(self.inner.dialect, Dialect::Azure) {
+        if length > 0 && !matches!(self.inner.dialect, Dialect::Azure { .. }) {
             match self.get(key, length, Some(GetRange::Suffix(length))) {
                 Ok((bytes, size)) => return Ok((bytes, ByteCount::new(size))),
                 // An empty object has no end.
@@ -380,7 +383,11 @@ impl Store for BucketStore {
 
     fn delete(&self, key: &Key) -> Result<(), StoreError> {
         let path = self.path(key);
-        match self.wait(self.inner.backend.delete(&path)) {
+        let answer = match &self.inner.dialect {
+            Dialect::Azure { deleter } => self.wait(deleter.delete(&path)),
+            Dialect::S3 { .. } | Dialect::Gcs => self.wait(self.inner.backend.delete(&path)),
+        };
+        match answer {
             Err(trouble) if trouble.cause() == Some(Cause::Absent) => Ok(()),
             Err(trouble) if trouble.cause() == Some(Cause::AbsentOrNoBucket) => match self.find_size(key) {
                 Ok(None) => Ok(()),

@@ -122,8 +122,8 @@ impl Answer {
         body: &[u8],
     ) -> Self {
         let body = String::from_utf8_lossy(body);
-        let mut code = element(&body, "Code").unwrap_or_default();
-        let mut message = element(&body, "Message").unwrap_or_default();
+        let mut code = text_of(&body, "Code").unwrap_or_default();
+        let mut message = text_of(&body, "Message").unwrap_or_default();
         if code.is_empty() && body.trim_start().starts_with('{') {
             (code, message) = from_json(&body);
         }
@@ -131,8 +131,8 @@ impl Answer {
         if let Some(in_header) = header("x-ms-error-code") {
             code = clean(in_header);
         }
-        let region = header("x-amz-bucket-region").map(clean).or_else(|| element(&body, "Region"));
-        let clock = element(&body, "ServerTime").or_else(|| header("date").map(clean));
+        let region = header("x-amz-bucket-region").map(clean).or_else(|| text_of(&body, "Region"));
+        let clock = text_of(&body, "ServerTime").or_else(|| header("date").map(clean));
         Self { host, status, code, message, region, clock }
     }
 
@@ -180,6 +180,10 @@ impl Answer {
             (408 | 429 | 500.., _) => Cause::Busy,
             _ => Cause::Other,
         }
+    }
+
+    fn is_passing_conflict(&self) -> bool {
+        matches!(self.code.as_str(), "OperationAborted" | "ConditionalRequestConflict")
     }
 }
 
@@ -231,20 +235,20 @@ impl Trouble {
             }
             cause = link.source();
         }
-        let text = clean(&super::http::deepest(&error));
-        match batched(&text) {
-            Some(answer) => Self::Refused(Box::new(answer)),
-            None => Self::Unexpected(text),
-        }
+        Self::Unexpected(clean(&super::http::deepest(&error)))
     }
 
-    /// How callers have to take it.
+    /// How callers have to take it. What [`Cause::Taken`] means to a create, only the create can find out.
     #[must_use]
     pub fn kind(&self) -> StoreErrorKind {
         match self {
             Self::Refused(answer) => match answer.cause() {
                 Cause::Absent => StoreErrorKind::NotFound,
-                Cause::Taken => StoreErrorKind::Taken,
+                // A store that waits for another request on the same name does not refuse this one.
+                Cause::Taken if answer.is_passing_conflict() => StoreErrorKind::Unavailable,
+                // Whoever creates looks at what is there. To a delete or a read a conflict is a refusal: a lock, a
+                // policy that keeps objects unchanged, a lease.
+                Cause::Taken => StoreErrorKind::Denied,
                 Cause::Busy => StoreErrorKind::Unavailable,
                 Cause::Full => StoreErrorKind::Full,
                 Cause::NoSuchRange | Cause::NotOffered | Cause::Other => StoreErrorKind::Unsupported,
@@ -362,27 +366,16 @@ impl fmt::Display for Trouble {
 
 impl std::error::Error for Trouble {}
 
-/// Azure's deletes travel in batches, whose single answers come as text: `… for key a/b: REASON (code: 404)`.
-fn batched(text: &str) -> Option<Answer> {
-    let rest = text.strip_prefix("Bulk delete request failed ")?;
-    let (rest, status) = rest.strip_suffix(')')?.rsplit_once(" (code: ")?;
-    let message = rest.rsplit_once(": ").map_or(rest, |(_, reason)| reason).to_owned();
-    let host = "the service".to_owned();
-    Some(Answer {
-        host,
-        status: status.parse().ok()?,
-        code: String::new(),
-        message,
-        region: None,
-        clock: None,
-    })
+/// What is in the first element of this name, as it is written.
+pub(super) fn section<'a>(body: &'a str, name: &str) -> Option<&'a str> {
+    let (_, rest) = body.split_once(&format!("<{name}>"))?;
+    let (text, _) = rest.split_once(&format!("</{name}>"))?;
+    Some(text)
 }
 
 /// The text of the first element of this name, without entities of its own.
-fn element(body: &str, name: &str) -> Option<String> {
-    let (_, rest) = body.split_once(&format!("<{name}>"))?;
-    let (text, _) = rest.split_once(&format!("</{name}>"))?;
-    let text = text
+pub(super) fn text_of(body: &str, name: &str) -> Option<String> {
+    let text = section(body, name)?
         .replace("&lt;", "<")
         .replace("&gt;", ">")
         .replace("&quot;", "\"")
@@ -469,6 +462,22 @@ mod tests {
     }
 
     #[test]
+    fn a_conflict_is_a_refusal_unless_it_passes() {
+        for (status, code, kind) in [
+            (409, "BlobImmutableDueToPolicy", StoreErrorKind::Denied),
+            (409, "SnapshotsPresent", StoreErrorKind::Denied),
+            (409, "", StoreErrorKind::Denied),
+            (412, "LeaseIdMissing", StoreErrorKind::Denied),
+            (409, "OperationAborted", StoreErrorKind::Unavailable),
+            (409, "ConditionalRequestConflict", StoreErrorKind::Unavailable),
+        ] {
+            let answer = s3(status, code);
+            assert_eq!(answer.cause(), Cause::Taken, "{answer:?}");
+            assert_eq!(Trouble::Refused(Box::new(answer.clone())).kind(), kind, "{answer:?}");
+        }
+    }
+
+    #[test]
     fn an_answer_says_what_is_wrong_and_repeats_no_signature() {
         let body = "<Error><Code>SignatureDoesNotMatch</Code><Message>The request signature we calculated does \
                     not match</Message><StringToSign>AWS4-HMAC</StringToSign>\
@@ -501,19 +510,6 @@ mod tests {
         assert!(shown.ends_with("403 AuthenticationFailed (Server failed.)"), "{shown}");
         let token = "{\"error\":\"invalid_client\",\"error_description\":\"expired\\u001b[0m\"}";
         assert!(answer(400, token).to_string().ends_with("400 invalid_client (expired[0m)"));
-    }
-
-    #[test]
-    fn single_answers_of_a_batch_are_read() {
-        let answer =
-            batched("Bulk delete request failed for key x/a: It is: not there. (code: 404)").unwrap();
-        assert_eq!((answer.status, answer.message.as_str()), (404, "not there."));
-        assert_eq!(answer.cause(), Cause::AbsentOrNoBucket);
-        for other in
-            ["", "Bulk delete request failed ", "Bulk delete request failed (code: x)", "else (code: 404)"]
-        {
-            assert_eq!(batched(other), None, "{other}");
-        }
     }
 
     proptest! {

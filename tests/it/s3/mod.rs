@@ -1,12 +1,16 @@
 //! Repositories on S3: real PostgreSQL, a real S3 server over TLS, and a faulty store in front of it.
 //!
 //! `cycle` brings clusters back; `rights` does it with less than all rights; `faults` breaks each request; `down` takes
-//! the store away in the middle; `words` is what a person reads.
+//! the store away in the middle, `outage` for minutes; `words` is what a person reads; `keeping` verifies, expires and deletes; `wire` looks at
+//! what is sent.
 
 mod cycle;
 mod down;
 mod faults;
+pub mod keeping;
+mod outage;
 mod rights;
+mod wire;
 mod words;
 
 use crate::common::{
@@ -23,6 +27,10 @@ pub struct Shop {
     pub walden: Walden,
     pub cluster: Cluster,
     buckets: Vec<String>,
+    /// How the first repository is reached.
+    pub options: RepositoryOptions,
+    /// How each is.
+    pub all_options: Vec<RepositoryOptions>,
 }
 
 /// A store that is away or says nothing is noticed in seconds, which is what tests have. For the first repository.
@@ -116,7 +124,8 @@ impl Shop {
         walden.configure_repositories(&cluster, &repositories, &global);
         let named = repositories.iter().flatten().filter(|(name, _)| name == "s3-bucket");
         let buckets = named.map(|(_, bucket)| bucket.clone()).collect();
-        Self { scratch, walden, cluster, buckets }
+        let options = repositories.first().cloned().unwrap_or_default();
+        Self { scratch, walden, cluster, buckets, options, all_options: repositories }
     }
 
     /// A table of rounds, one row for each call.

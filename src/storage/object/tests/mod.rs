@@ -1,9 +1,10 @@
 //! The contract on real servers, and what goes wrong with them.
 
-mod servers;
+pub(super) mod servers;
 
+use super::rules::{ExpiryRule, Versions};
 use super::*;
-use crate::storage::conformance::{check_with, key, kind, listed};
+use crate::storage::conformance::{check_with, key, kind, listed, racing_creators};
 use crate::storage::probe::{ProbePlan, probe};
 use servers::{Proxy, Server};
 use std::time::{Duration, Instant};
@@ -53,6 +54,92 @@ fn s3_keeps_the_contract() {
 fn azure_keeps_the_contract() {
     let server = Server::azure();
     check_with(&(Arc::new(server.azure_place("azure/folder").open().unwrap()) as Arc<dyn Store>), 6, 10);
+}
+
+/// As the program uses it.
+#[test]
+fn a_bucket_that_is_tried_again_keeps_the_contract() {
+    let server = Server::s3();
+    let place = server.place(&server.bucket(&[]), "S3");
+    let tried = tried_again(place.open().unwrap(), RetryPolicy::default());
+    check_with(&(Arc::new(tried) as Arc<dyn Store>), 6, 5);
+}
+
+/// As its probe does.
+#[test]
+fn a_bucket_by_several_ways_keeps_the_contract() {
+    let server = Server::s3();
+    let place = server.place(&server.bucket(&[]), "S3");
+    let ways = vec![place.open().unwrap(), place.open().unwrap(), place.open().unwrap()];
+    let spread = spread::Spread::over(ways, &key("walden.json")).unwrap();
+    assert_eq!(spread.ways(), 3);
+    check_with(&(Arc::new(spread) as Arc<dyn Store>), 6, 5);
+}
+
+#[test]
+fn of_thirty_two_who_create_one_name_at_once_one_succeeds() {
+    let s3 = Server::s3();
+    let azure = Server::azure();
+    for place in [s3.place(&s3.bucket(&[]), "S3"), azure.azure_place("thirty-two")] {
+        let store = tried_again(place.open().unwrap(), RetryPolicy::default());
+        racing_creators(&(Arc::new(store) as Arc<dyn Store>), 32, 3);
+    }
+}
+
+#[test]
+fn a_bucket_says_what_it_does_by_itself() {
+    let server = Server::s3();
+    let rules =
+        |bucket: &str, identity: &str| server.place(bucket, identity).open().unwrap().rules().unwrap();
+    let plain = server.bucket(&[]);
+    let found = rules(&plain, "S3");
+    assert_eq!(found.versions.unwrap(), Versions::Off);
+    assert_eq!(found.expiring.unwrap(), []);
+    let versioned = server.bucket(&["--versioned"]);
+    assert_eq!(rules(&versioned, "S3").versions.unwrap(), Versions::Kept);
+    server.request(&["suspend", &versioned]);
+    assert_eq!(rules(&versioned, "S3").versions.unwrap(), Versions::Suspended);
+    server.request(&["lifecycle", &plain, "some/", "30"]);
+    let tidy =
+        ExpiryRule { name: "tidy".to_owned(), prefix: "some/".to_owned(), when: "after 30 days".to_owned() };
+    assert_eq!(rules(&plain, "S3").expiring.unwrap(), [tidy]);
+    server.request(&["lifecycle", &versioned, "elsewhere/", "30"]);
+    assert_eq!(rules(&versioned, "S3").expiring.unwrap(), []);
+
+    // Whoever has no right to ask hears so.
+    for refused in [rules(&plain, "S3_NODELETE").versions.err(), rules(&plain, "S3_NODELETE").expiring.err()]
+    {
+        let refused = refused.unwrap();
+        assert_eq!(refused.kind, StoreErrorKind::Denied);
+        let said = refused.source.unwrap().to_string();
+        assert!(said.starts_with("these credentials may not do this: 127.0.0.1:"), "{said}");
+    }
+    // A store that is busy is asked again.
+    let proxy = Proxy::start();
+    let store = proxy.place(&plain).open().unwrap();
+    proxy.rules(r#"[{"do": "status", "query": "versioning", "count": 1}]"#);
+    assert_eq!(store.rules().unwrap().versions.unwrap(), Versions::Off);
+    assert_eq!(proxy.log(), ["GET 503", "GET 200", "GET 200"]);
+    assert!(Server::azure().azure_place("x").open().unwrap().rules().is_none());
+}
+
+#[test]
+fn a_delete_that_conflicts_is_refused() {
+    let proxy = Proxy::start();
+    let store = proxy.place(&proxy.server.bucket(&[])).open().unwrap();
+    let k = key("a/b");
+    store.create(&k, b"x").unwrap();
+    proxy.rules(
+        r#"[{"do": "status", "method": "DELETE", "status": 409, "code": "BlobImmutableDueToPolicy", "message": "This is kept."}]"#,
+    );
+    let (denied, said) = words(store.delete(&k));
+    assert_eq!(denied, StoreErrorKind::Denied);
+    assert_eq!(
+        said,
+        "could not delete a/b: the store refused: 127.0.0.1 answered 409 BlobImmutableDueToPolicy (This is kept.)"
+    );
+    proxy.rules(r#"[{"do": "status", "method": "GET", "status": 409, "code": "Whatever"}]"#);
+    assert_eq!(kind(store.read(&k, ANY)), StoreErrorKind::Denied);
 }
 
 #[test]
