@@ -294,8 +294,13 @@ fn failure(error: BackupError, settings: &Settings, target: &RepositorySettings)
                 .next(format!("After pg_upgrade or a new initdb: `walden --stanza={stanza} stanza-upgrade`."))
                 .next(format!("For another cluster: `walden --stanza=NAME stanza-create` with a name other than {stanza}."))
         }
-        BackupError::Version { .. } => {
-            Failure::new(Class::PostgresRefuses, "cannot back up this version of PostgreSQL").because(error)
+        BackupError::Version { stanza: known, .. } => {
+            let failure =
+                Failure::new(Class::PostgresRefuses, "cannot back up this version of PostgreSQL").because(error);
+            match known {
+                Some(_) => failure.next(format!("After pg_upgrade: `walden --stanza={stanza} stanza-upgrade`.")),
+                None => failure.next("Upgrade PostgreSQL; this version gets no corrections any more."),
+            }
         }
         BackupError::ArchivingOff => Failure::new(Class::PostgresRefuses, "cannot back up: the server does not archive its WAL")
             .because(error)

@@ -8,6 +8,7 @@ pub mod conf;
 pub mod directory;
 pub mod error;
 pub mod execute;
+mod fetch;
 pub mod manifest;
 pub mod owner;
 pub mod plan;

@@ -8,6 +8,7 @@
 //! with the size of the database, nor with the number of files.
 
 use super::error::{RestoreError, file};
+use super::fetch::{Pacing, Packs};
 use super::manifest::Manifest;
 use super::tree::{Role, Tree, role, tablespace_of};
 use crate::env::Env;
@@ -18,7 +19,6 @@ use crate::repo::object::ObjectReader;
 use crate::repo::{RepoError, Repository};
 use crate::restore::directory::CONTROL_DRAFT;
 use crate::units::{BackupId, Stanza};
-use std::collections::VecDeque;
 use std::ffi::OsStr;
 use std::fs::File;
 use std::os::unix::ffi::OsStrExt;
@@ -30,16 +30,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 /// Bytes of map entries that are kept in memory before they go to the spool.
 const SORT_BUDGET: usize = 4 << 20;
-/// Plain bytes that one fetch brings.
-const SPAN: u64 = 1 << 20;
-/// A file is taken apart for several workers above this many bytes. Not smaller: two that write to one file wait
-/// for each other.
-const PIECE: u64 = 128 << 20;
 /// Small files of one job.
 const MOST_SMALL: usize = 1024;
-/// Open packs that a worker keeps.
-const OPEN_PACKS: usize = 8;
-
 /// What a restore tells while it runs, and how it is asked to stop.
 pub trait Observer: Sync {
     /// Whether to stop. Asked for every job.
@@ -134,13 +126,16 @@ pub fn write_files(
     let sorted = sorter.finish()?;
 
     let workers = settings.workers.max(1);
-    let (sender, receiver) = sync_channel::<Job>(workers * 2);
+    let pacing = Pacing::of(source.repository.store(), workers);
+    let (sender, receiver) = sync_channel::<Job>(pacing.threads * 2);
     let shared = Work {
         source,
+        pacing,
         owners: &owners,
         tree,
         manifest,
         observer,
+        packs: Packs::default(),
         jobs: Mutex::new(receiver),
         failed: AtomicBool::new(false),
         first_error: Mutex::new(None),
@@ -149,7 +144,7 @@ pub fn write_files(
     };
     let mut given = Written::default();
     std::thread::scope(|scope| {
-        for number in 0..workers {
+        for number in 0..pacing.threads {
             let started = std::thread::Builder::new()
                 .name(format!("restore-{number}"))
                 .spawn_scoped(scope, || shared.run());
@@ -157,7 +152,7 @@ pub fn write_files(
                 shared.fail(RestoreError::Resources(error));
             }
         }
-        let mut batch = Batch::new(|job| {
+        let mut batch = Batch::new(pacing, |job| {
             if shared.failed.load(Ordering::Relaxed) {
                 return Err(RestoreError::Interrupted);
             }
@@ -241,6 +236,7 @@ fn unkey(entry: &mut Entry) -> Result<(), RestoreError> {
 
 /// Puts neighbours together into jobs.
 struct Batch<F: FnMut(Job) -> Result<(), RestoreError>> {
+    pacing: Pacing,
     send: F,
     small: Vec<Entry>,
     pack: Option<PackRef>,
@@ -249,8 +245,8 @@ struct Batch<F: FnMut(Job) -> Result<(), RestoreError>> {
 }
 
 impl<F: FnMut(Job) -> Result<(), RestoreError>> Batch<F> {
-    fn new(send: F) -> Self {
-        Self { send, small: Vec::new(), pack: None, frames: 0..0, empty: Vec::new() }
+    fn new(pacing: Pacing, send: F) -> Self {
+        Self { pacing, send, small: Vec::new(), pack: None, frames: 0..0, empty: Vec::new() }
     }
 
     fn add(&mut self, entry: Entry, tree: &Tree) -> Result<(), RestoreError> {
@@ -264,7 +260,7 @@ impl<F: FnMut(Job) -> Result<(), RestoreError>> Batch<F> {
                 let next = frame.saturating_add(1);
                 let neighbour = self.pack == Some(pack)
                     && (frame.saturating_add(1) == self.frames.end || frame == self.frames.end)
-                    && u64::from(next - self.frames.start) * DATA_FRAME as u64 <= SPAN
+                    && u64::from(next - self.frames.start) * DATA_FRAME as u64 <= self.pacing.span
                     && self.small.len() < MOST_SMALL;
                 if !neighbour {
                     self.flush_small()?;
@@ -284,11 +280,11 @@ impl<F: FnMut(Job) -> Result<(), RestoreError>> Batch<F> {
         let EntryKind::File { size, contents: Contents::Frames { frame_bytes, .. }, .. } = &entry.kind else {
             return Err(RestoreError::Interrupted);
         };
-        if *size <= PIECE {
+        if *size <= self.pacing.piece {
             return (self.send)(Job::Whole(entry));
         }
         let frames = size.div_ceil(u64::from(*frame_bytes));
-        let each = (PIECE / u64::from(*frame_bytes)).max(1);
+        let each = (self.pacing.piece / u64::from(*frame_bytes)).max(1);
         let count = frames.div_ceil(each);
         let out = tree.create(target_path(&entry.path))?;
         let pieces = Mutex::new(vec![None; usize::try_from(count).map_err(|_| RestoreError::Interrupted)?]);
@@ -328,10 +324,12 @@ fn target_path(path: &[u8]) -> &[u8] {
 
 struct Work<'a> {
     source: Source<'a>,
+    pacing: Pacing,
     owners: &'a [BackupId],
     tree: &'a Tree,
     manifest: &'a Manifest,
     observer: &'a dyn Observer,
+    packs: Packs,
     jobs: Mutex<Receiver<Job>>,
     failed: AtomicBool,
     first_error: Mutex<Option<RestoreError>>,
@@ -380,7 +378,6 @@ impl Work<'_> {
 
 struct Worker<'a> {
     work: &'a Work<'a>,
-    packs: VecDeque<(PackRef, ObjectReader)>,
     decoder: FrameDecoder,
     plain: Vec<u8>,
 }
@@ -389,7 +386,6 @@ impl<'a> Worker<'a> {
     fn new(work: &'a Work<'a>) -> Result<Self, RestoreError> {
         Ok(Self {
             work,
-            packs: VecDeque::with_capacity(OPEN_PACKS),
             decoder: FrameDecoder::new().map_err(RestoreError::Resources)?,
             plain: Vec::with_capacity(DATA_FRAME),
         })
@@ -444,19 +440,12 @@ impl<'a> Worker<'a> {
         Ok(())
     }
 
-    fn pack(&mut self, pack: PackRef) -> Result<usize, RestoreError> {
-        if let Some(at) = self.packs.iter().position(|(held, _)| *held == pack) {
-            return Ok(at);
-        }
-        let source = self.work.source;
-        let owner = self.work.owners.get(pack.owner as usize).ok_or(RestoreError::Interrupted)?;
-        let place = layout::pack(source.stanza, owner, pack.number)?;
-        let reader = source.repository.reader(&place)?;
-        if self.packs.len() >= OPEN_PACKS {
-            self.packs.pop_front();
-        }
-        self.packs.push_back((pack, reader));
-        Ok(self.packs.len() - 1)
+    fn pack(&self, pack: PackRef) -> Result<Arc<ObjectReader>, RestoreError> {
+        self.work.packs.get(pack, || {
+            let source = self.work.source;
+            let owner = self.work.owners.get(pack.owner as usize).ok_or(RestoreError::Interrupted)?;
+            Ok(source.repository.reader(&layout::pack(source.stanza, owner, pack.number)?)?)
+        })
     }
 
     fn small(
@@ -465,9 +454,8 @@ impl<'a> Worker<'a> {
         frames: std::ops::Range<u32>,
         files: &[Entry],
     ) -> Result<(), RestoreError> {
-        let at = self.pack(pack)?;
+        let reader = self.pack(pack)?;
         let store = self.work.source.repository.store();
-        let reader = &self.packs[at].1;
         let mut span = reader.fetch(store, frames.start as usize..frames.end as usize)?;
         let mut decoded = None;
         let mut written = 0;
@@ -476,7 +464,6 @@ impl<'a> Worker<'a> {
             else {
                 return Err(RestoreError::Interrupted);
             };
-            let reader = &self.packs[at].1;
             if decoded != Some(*frame) {
                 reader.decode(&mut span, *frame as usize, &mut self.decoder, &mut self.plain)?;
                 decoded = Some(*frame);
@@ -509,7 +496,7 @@ impl<'a> Worker<'a> {
             return Err(RestoreError::Interrupted);
         };
         let frame_bytes = u64::from(*frame_bytes);
-        let at_once = u32::try_from((SPAN / frame_bytes).max(1)).unwrap_or(1);
+        let at_once = u32::try_from((self.work.pacing.span / frame_bytes).max(1)).unwrap_or(1);
         let store = self.work.source.repository.store();
         let (mut crc, mut length) = (0, 0);
         // The number in the file of the first frame of the run.
@@ -524,8 +511,7 @@ impl<'a> Worker<'a> {
                 }
                 let count = u64::from(at_once).min(to - next);
                 let first = frame_in_run(run, next - run_start);
-                let at = self.pack(run.pack)?;
-                let reader = &self.packs[at].1;
+                let reader = self.pack(run.pack)?;
                 let mut span = reader.fetch(store, first..first + count as usize)?;
                 for frame in first..first + count as usize {
                     reader.decode(&mut span, frame, &mut self.decoder, &mut self.plain)?;
