@@ -256,6 +256,19 @@ impl Repository {
         ObjectReader::open(self.store(), self.keys(), place)
     }
 
+    /// Opens an object that will be read from its beginning to its end: where a read costs a round trip, up to `most`
+    /// bytes of it come with the first.
+    ///
+    /// # Errors
+    /// As [`ObjectReader::open`].
+    pub fn reader_at_once(&self, place: &Place, most: u64) -> Result<ObjectReader, RepoError> {
+        if self.store().gathers() {
+            ObjectReader::open_at_once(self.store(), self.keys(), place, most)
+        } else {
+            self.reader(place)
+        }
+    }
+
     /// Creates a small object of these plain parts, one frame each, with `meta` in its footer.
     ///
     /// A lost reply is settled by the bytes: the same call's bytes there are ours.

@@ -16,6 +16,9 @@ use std::io;
 /// rule. It is what `archive-get` holds in memory beside one frame, and that is to stay below 10 MiB.
 const FETCH: u64 = 2 << 20;
 
+/// Stored bytes of a segment that are fetched in one request over a network: most segments.
+const AT_ONCE: u64 = 4 << 20;
+
 pub use super::scatter::Places;
 
 /// Takes plain bytes in order. What it was given counts only when the read that gave it succeeds.
@@ -90,7 +93,7 @@ pub fn read_segment_to_places(
     places: Places<'_>,
 ) -> Result<SegmentInfo, WalError> {
     let place = layout::segment(wal.stanza, wal.system, name)?;
-    let reader = wal.repo.reader(&place)?;
+    let reader = wal.repo.reader_at_once(&place, AT_ONCE)?;
     let (info, parts) = SegmentInfo::from_meta(&place, reader.meta(), wal.system, name)?;
     if !parts.is_empty() || !scatter::is_even(&reader) {
         let mut at = 0;

@@ -20,6 +20,8 @@ pub struct ObjectReader {
     /// Where each frame begins, and where the footer does.
     offsets: Vec<u64>,
     size: u64,
+    /// The object's end, as far as it was fetched to be kept.
+    held: Vec<u8>,
 }
 
 impl std::fmt::Debug for ObjectReader {
@@ -43,11 +45,24 @@ impl ObjectReader {
     /// [`RepoError::Missing`] when there is none, [`RepoError::Damaged`] when it is not what was stored
     /// there, [`RepoError::NewerFormat`], or the store's trouble.
     pub fn open(store: &dyn Store, keys: &Keys, place: &Place) -> Result<Self, RepoError> {
+        Self::open_by(store, keys, place, FIRST_READ)
+    }
+
+    /// The same with up to `most` bytes in the first read, which are kept for [`ObjectReader::fetch`]: where a read costs
+    /// a round trip, an object of no more comes in one.
+    ///
+    /// # Errors
+    /// As [`ObjectReader::open`].
+    pub fn open_at_once(store: &dyn Store, keys: &Keys, place: &Place, most: u64) -> Result<Self, RepoError> {
+        Self::open_by(store, keys, place, most.max(FIRST_READ))
+    }
+
+    fn open_by(store: &dyn Store, keys: &Keys, place: &Place, first: u64) -> Result<Self, RepoError> {
         let missing = |error: crate::storage::StoreError| match error.kind {
             StoreErrorKind::NotFound => RepoError::Missing { object: place.key.clone() },
             _ => RepoError::Store(error),
         };
-        let (mut end, size) = store.read_end(&place.key, FIRST_READ).map_err(missing)?;
+        let (mut end, size) = store.read_end(&place.key, first).map_err(missing)?;
         let size = size.as_u64();
         let ending = Ending::read(&end).map_err(|why| RepoError::damaged(&place.key, why))?;
         let needed = ending.footer_length + TRAILER_LENGTH as u64;
@@ -59,7 +74,11 @@ impl ObjectReader {
         } else {
             store.read_range(&place.key, 0..HEADER_LENGTH as u64).map_err(missing)?
         };
-        Self::assemble(keys, place, &header, &end, size)
+        let mut opened = Self::assemble(keys, place, &header, &end, size)?;
+        if first > FIRST_READ {
+            opened.held = end;
+        }
+        Ok(opened)
     }
 
     /// Opens an object whose bytes are all in memory.
@@ -102,7 +121,7 @@ impl ObjectReader {
         if at + ending.footer_length + TRAILER_LENGTH as u64 != size {
             return Err(damaged("its size does not fit its footer"));
         }
-        Ok(Self { key: place.key.clone(), sealer, footer, offsets, size })
+        Ok(Self { key: place.key.clone(), sealer, footer, offsets, size, held: Vec::new() })
     }
 
     /// The object's key.
@@ -144,6 +163,9 @@ impl ObjectReader {
             RepoError::damaged(&self.key, format!("it has no frame {}", frames.end.saturating_sub(1)))
         })?;
         let start = self.offsets[frames.start];
+        if let Some(bytes) = self.held_range(start, length) {
+            return Ok(FrameSpan { first: frames.start, count: frames.len(), bytes: bytes.to_vec() });
+        }
         let bytes = store.read_range(&self.key, start..start + length).map_err(|error| match error.kind {
             StoreErrorKind::NotFound => RepoError::Missing { object: self.key.clone() },
             _ => RepoError::Store(error),
@@ -152,6 +174,13 @@ impl ObjectReader {
             return Err(RepoError::damaged(&self.key, "it is shorter than its footer says"));
         }
         Ok(FrameSpan { first: frames.start, count: frames.len(), bytes })
+    }
+
+    /// So many bytes from `start` on, if they were kept.
+    fn held_range(&self, start: u64, length: u64) -> Option<&[u8]> {
+        let before = self.size.checked_sub(self.held.len() as u64)?;
+        let from = usize::try_from(start.checked_sub(before)?).ok()?;
+        self.held.get(from..from.checked_add(usize::try_from(length).ok()?)?)
     }
 
     /// Takes frames out of an object whose bytes are all in memory.

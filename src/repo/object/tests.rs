@@ -5,7 +5,9 @@ use crate::repo::frame::{Compression, EncodedFrame, FrameDecoder, FrameEncoder};
 use crate::repo::keys::{Keys, Secret, new_master};
 use crate::repo::layout::{Kind, Place};
 use crate::repo::seal::Identity;
-use crate::storage::Key;
+use crate::storage::faulty::FaultyStore;
+use crate::storage::memory::MemoryStore;
+use crate::storage::{Key, Store};
 use crate::units::Timestamp;
 
 fn env() -> Fixed {
@@ -118,4 +120,41 @@ fn frames_of_two_objects_cannot_be_exchanged() {
     swapped[second].copy_from_slice(&one[first]);
     let error = read_all(&keys, &place("a"), &swapped).unwrap_err();
     assert_eq!(error.to_string(), "data/a is damaged: frame 0 fails its seal");
+}
+
+#[test]
+fn an_object_that_is_read_at_once_takes_one_request_and_is_checked_all_the_same() {
+    let keys = sealed_keys(1);
+    let place = place("a");
+    let mut noise = vec![0; 400_000];
+    blake3::Hasher::new().finalize_xof().fill(&mut noise);
+    let parts: Vec<&[u8]> = noise.chunks(100_000).collect();
+    let bytes = object(&keys, &place, &parts);
+    let read = |bytes: &[u8], most: u64| -> Result<(Vec<Vec<u8>>, u64), RepoError> {
+        let memory = MemoryStore::new();
+        memory.create(&place.key, bytes).unwrap();
+        let store = FaultyStore::counting(memory);
+        let reader = ObjectReader::open_at_once(&store, &keys, &place, most)?;
+        let mut decoder = FrameDecoder::new().unwrap();
+        let mut frames = Vec::new();
+        for frame in 0..reader.frames().len() {
+            let mut span = reader.fetch(&store, frame..frame + 1)?;
+            let mut plain = Vec::new();
+            reader.decode(&mut span, frame, &mut decoder, &mut plain)?;
+            frames.push(plain);
+        }
+        Ok((frames, store.calls()))
+    };
+    // All of it at once; the last two frames; no more than for opening.
+    for (most, requests) in [(1 << 20, 1), (250_000, 4), (0, 6)] {
+        let (frames, calls) = read(&bytes, most).unwrap();
+        assert_eq!(frames, parts);
+        assert_eq!(calls, requests, "at most {most} bytes at once");
+    }
+    for at in (0..bytes.len()).step_by(997) {
+        let mut changed = bytes.clone();
+        changed[at] ^= 4;
+        assert!(read(&changed, 1 << 20).is_err(), "byte {at}");
+        assert!(read(&bytes[..at], 1 << 20).is_err(), "cut at {at}");
+    }
 }
