@@ -35,8 +35,8 @@ impl Pacing {
     /// processors, and each brings more. What all of them hold is bounded by their number.
     fn far(workers: usize) -> Self {
         Self {
-            threads: workers.saturating_mul(4).min(MOST_UNDER_WAY.max(workers)),
-            span: 4 << 20,
+            threads: workers.saturating_mul(6).min(MOST_UNDER_WAY.max(workers)),
+            span: 3 << 20,
             piece: 32 << 20,
         }
     }
@@ -93,7 +93,7 @@ mod tests {
     #[test]
     fn over_a_network_more_is_under_way_than_there_are_workers_and_never_without_a_bound() {
         assert_eq!(Pacing::near(2).threads, 2);
-        for (workers, threads) in [(1, 4), (2, 8), (4, 12), (12, 12), (40, 40)] {
+        for (workers, threads) in [(1, 6), (2, 12), (4, 12), (12, 12), (40, 40)] {
             assert_eq!(Pacing::far(workers).threads, threads);
         }
     }

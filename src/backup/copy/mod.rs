@@ -84,7 +84,7 @@ pub struct Copied {
 /// Failed pages that are named one by one.
 pub const MOST_FAILURES: usize = 10_000;
 /// Bytes of map entries that are kept in memory before they go to the spool.
-const SORT_BUDGET: usize = 4 << 20;
+const SORT_BUDGET: usize = 2 << 20;
 
 /// What the writer is told.
 enum Done {
