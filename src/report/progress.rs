@@ -13,6 +13,8 @@ use std::time::{Duration, Instant};
 
 /// Without a terminal, a line every so often.
 const LINE_EVERY: Duration = Duration::from_secs(60);
+/// From here on a phase that showed no bar ends with a line.
+const LONG: Duration = Duration::from_secs(30);
 /// On a terminal, a new picture every so often.
 const DRAW_EVERY: Duration = Duration::from_millis(200);
 /// Rates are averages over so long.
@@ -158,12 +160,23 @@ impl Drop for Phase<'_> {
             self.report.show_bar(None);
             bar.finish_and_clear();
         }
+        let is_lined = self.ticker.is_some();
         if let Some(ticker) = self.ticker.take() {
             ticker.stop();
         }
-        // What a run spent its time on; the benchmark reads it.
-        self.report.detail(format_args!("{}: {:.3} s", self.state.name, self.elapsed().as_secs_f64()));
+        // What a run spent its time on; the benchmark reads it. Where no bar was seen, a long phase is told to everybody.
+        let line = format_args!("{}: {:.3} s", self.state.name, self.elapsed().as_secs_f64()).to_string();
+        if is_told(self.bar.is_some(), is_lined, self.elapsed()) {
+            self.report.info(line);
+        } else {
+            self.report.detail(line);
+        }
     }
+}
+
+/// Whether the end of a phase is said to everybody: it was long, and nobody saw a bar.
+fn is_told(has_bar: bool, is_lined: bool, took: Duration) -> bool {
+    !has_bar && is_lined && took >= LONG
 }
 
 fn bar(state: &Arc<State>) -> ProgressBar {
@@ -218,6 +231,13 @@ impl Ticker {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_long_phase_without_a_bar_is_told_when_it_ends() {
+        assert!(is_told(false, true, LONG));
+        assert!(!is_told(false, true, LONG / 2), "a short one is for those who ask for details");
+        assert!(!is_told(true, false, LONG) && !is_told(false, false, LONG), "a bar, or no progress wanted");
+    }
 
     #[test]
     fn a_phase_says_how_far_it_is_and_what_it_waits_for() {
