@@ -14,19 +14,17 @@ const MOST_NAMED: usize = 200;
 /// Ours and the server's findings together: the server re-reads a torn page, but names five a file at most, and not
 /// in every language.
 ///
-/// On 19 checksums can be switched while the server runs: where they are not on at the end, too, what did not fit says
-/// nothing.
+/// On 19 checksums can be switched while the server runs: where they are not on at the end, too, what did not fit here
+/// says nothing. The server knows when it switched: what it says counts in any case.
 pub(super) fn found(
     on_at_start: bool,
     streamed: &Streamed,
     copied: &copy::Copied,
     control: &ControlFile,
 ) -> PageChecksums {
-    if !on_at_start || !control.data_checksums_are_on() {
-        return PageChecksums::default();
-    }
-    let mut failures = copied.failures.clone();
-    let mut failure_count = copied.failure_count;
+    let ours_count = on_at_start && control.data_checksums_are_on();
+    let (mut failures, mut failure_count) =
+        if ours_count { (copied.failures.clone(), copied.failure_count) } else { (Vec::new(), 0) };
     if let Some(found) = &streamed.page_failures {
         for page in &found.pages {
             let path = page.file.trim_start_matches("./").to_owned();
@@ -40,7 +38,7 @@ pub(super) fn found(
         }
         failure_count = failure_count.max(1);
     }
-    PageChecksums { enabled: true, failures, failure_count }
+    PageChecksums { enabled: ours_count || failure_count > 0, failures, failure_count }
 }
 
 /// Asks the server what the damaged files belong to. What it does not say stays unsaid: nothing rests on it.
