@@ -238,3 +238,15 @@ impl Shelf {
         writer.finish(&info).and_then(write::Finished::commit).expect("stored");
     }
 }
+
+/// Compares with `fixtures/golden/NAME`; `UPDATE=1` rewrites it.
+pub fn golden(name: &str, actual: &str) {
+    let path = format!("{}/fixtures/golden/{name}", env!("CARGO_MANIFEST_DIR"));
+    if std::env::var_os("UPDATE").is_some_and(|value| value == "1") {
+        std::fs::create_dir_all(std::path::Path::new(&path).parent().unwrap()).unwrap();
+        std::fs::write(&path, actual).unwrap();
+        return;
+    }
+    let expected = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path}: {error}\n{actual}"));
+    assert!(expected == actual, "{path} differs; now it is\n{actual}");
+}

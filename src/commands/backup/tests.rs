@@ -5,14 +5,7 @@ use crate::commands::testing::{self, Shelf};
 
 /// Compares with `fixtures/golden/backup/NAME`; `UPDATE=1` rewrites it.
 fn golden(name: &str, actual: &str) {
-    let path = format!("{}/fixtures/golden/backup/{name}", env!("CARGO_MANIFEST_DIR"));
-    if std::env::var_os("UPDATE").is_some_and(|value| value == "1") {
-        std::fs::create_dir_all(std::path::Path::new(&path).parent().unwrap()).unwrap();
-        std::fs::write(&path, actual).unwrap();
-        return;
-    }
-    let expected = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path}: {error}\n{actual}"));
-    assert!(expected == actual, "{path} differs; now it is\n{actual}");
+    testing::golden(&format!("backup/{name}"), actual);
 }
 
 /// What `act` makes of a backup into the first repository of a shelf; and what was told meanwhile.

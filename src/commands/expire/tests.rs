@@ -8,7 +8,6 @@ use std::collections::BTreeSet;
 
 /// Compares with `fixtures/golden/expire/NAME`; `UPDATE=1` rewrites it.
 fn golden(name: &str, actual: &str) {
-    let path = format!("{}/fixtures/golden/expire/{name}", env!("CARGO_MANIFEST_DIR"));
     for line in actual.lines() {
         let is_failure = ["error: ", "  because: ", "  next: "].iter().any(|start| line.starts_with(start));
         assert!(
@@ -16,13 +15,7 @@ fn golden(name: &str, actual: &str) {
             "{line:?} in\n{actual}"
         );
     }
-    if std::env::var_os("UPDATE").is_some_and(|value| value == "1") {
-        std::fs::create_dir_all(std::path::Path::new(&path).parent().unwrap()).unwrap();
-        std::fs::write(&path, actual).unwrap();
-        return;
-    }
-    let expected = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path}: {error}\n{actual}"));
-    assert!(expected == actual, "{path} differs; now it is\n{actual}");
+    testing::golden(&format!("expire/{name}"), actual);
 }
 
 /// What a run says, and how it ended.

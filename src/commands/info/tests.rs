@@ -42,19 +42,12 @@ fn look_at(options: &[String], more: &[&str]) -> (Result<Overview, Failure>, Str
 
 /// Compares with `fixtures/golden/info/NAME`; `UPDATE=1` rewrites it.
 fn golden(name: &str, actual: &str) {
-    let path = format!("{}/fixtures/golden/info/{name}", env!("CARGO_MANIFEST_DIR"));
     let is_text = !name.ends_with("json");
     assert!(
         !is_text || actual.lines().all(|line| line.chars().count() <= 100 && line.trim_end() == line),
         "{actual}"
     );
-    if std::env::var_os("UPDATE").is_some_and(|value| value == "1") {
-        std::fs::create_dir_all(std::path::Path::new(&path).parent().unwrap()).unwrap();
-        std::fs::write(&path, actual).unwrap();
-        return;
-    }
-    let expected = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path}: {error}\n{actual}"));
-    assert!(expected == actual, "{path} differs; now it is\n{actual}");
+    testing::golden(&format!("info/{name}"), actual);
 }
 
 fn texts(shelves: &[&Shelf], more: &[&str]) -> (String, serde_json::Value) {

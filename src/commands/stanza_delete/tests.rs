@@ -8,14 +8,7 @@ use crate::units::{BackupKind, PgMajor, SystemIdentifier};
 
 /// Compares with `fixtures/golden/stanza-delete/NAME`; `UPDATE=1` rewrites it.
 fn golden(name: &str, actual: &str) {
-    let path = format!("{}/fixtures/golden/stanza-delete/{name}", env!("CARGO_MANIFEST_DIR"));
-    if std::env::var_os("UPDATE").is_some_and(|value| value == "1") {
-        std::fs::create_dir_all(std::path::Path::new(&path).parent().unwrap()).unwrap();
-        std::fs::write(&path, actual).unwrap();
-        return;
-    }
-    let expected = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path}: {error}\n{actual}"));
-    assert!(expected == actual, "{path} differs; now it is\n{actual}");
+    testing::golden(&format!("stanza-delete/{name}"), actual);
 }
 
 fn run(shelf: &Shelf, command: &str, more: &[&str]) -> (Result<Outcome, Failure>, String) {
