@@ -339,12 +339,12 @@ struct Work<'a> {
 
 impl Work<'_> {
     fn fail(&self, error: RestoreError) {
-        self.failed.store(true, Ordering::Relaxed);
         let mut first = self.first_error.lock().unwrap_or_else(PoisonError::into_inner);
         // What a stage says only because another failed is never shown.
         if first.as_ref().is_none_or(|held| matches!(held, RestoreError::Interrupted)) {
             *first = Some(error);
         }
+        self.failed.store(true, Ordering::Relaxed);
     }
 
     /// Takes jobs until there are no more. After a failure the rest is taken and dropped, so that nobody waits.
@@ -506,7 +506,10 @@ impl<'a> Worker<'a> {
             let (from, to) = (frames.start.max(run_start), frames.end.min(run_end));
             let mut next = from;
             while next < to {
-                if self.work.failed.load(Ordering::Relaxed) || self.work.observer.interrupted() {
+                if self.work.failed.load(Ordering::Relaxed) {
+                    return Err(RestoreError::Interrupted);
+                }
+                if self.work.observer.interrupted() {
                     return Err(RestoreError::Stopped);
                 }
                 let count = u64::from(at_once).min(to - next);
