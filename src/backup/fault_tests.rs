@@ -19,6 +19,10 @@ fn env() -> Fixed {
     Fixed::new(Timestamp::from_unix_seconds(1_795_227_660), 5)
 }
 
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
+}
+
 fn stanza() -> Stanza {
     "shop".parse().unwrap()
 }
@@ -114,11 +118,11 @@ fn take_backup(store: Arc<dyn Store>, seed: u64) -> Result<BackupId, Failed> {
         verify_writes: false,
         commits: 1,
     };
-    let copied = copy(&repository, &stanza(), &id, &settings, &env, |mut framer| {
+    let copied = copy(&repository, &stanza(), &id, &settings, &env, &runtime(), |mut framer| async move {
         for (path, size) in [("base/1", 140_000_u64), ("base/2", 10), ("base/3", 0), ("base/4", 70_000)] {
             let head = FileHead { path: path.into(), mode: 0o600, mtime: None, size, first_block: None };
-            framer.begin(head)?;
-            framer.data(&vec![path.as_bytes()[5]; size as usize])?;
+            framer.begin(head).await;
+            framer.data(&vec![path.as_bytes()[5]; size as usize]).await?;
         }
         Ok::<_, SourceEnd<()>>(framer)
     })

@@ -477,12 +477,12 @@ fn copy_all(
     let pace = request.max_rate.filter(|rate| MaxRate::new(*rate).is_none());
     let room = Room::look(request.repository, request.stanza, server.cluster.system);
     let mut streamed = None;
-    let source = |mut framer: Framer| {
-        streamed =
-            Some(runtime.block_on(stream(client, &options, layout, pace, &room, &mut framer, observer))?);
+    let (slot, options, room) = (&mut streamed, &options, &room);
+    let source = |mut framer: Framer| async move {
+        *slot = Some(stream(client, options, layout, pace, room, &mut framer, observer).await?);
         Ok(framer)
     };
-    let copied = copy::copy(request.repository, request.stanza, id, &settings, env, source);
+    let copied = copy::copy(request.repository, request.stanza, id, &settings, env, runtime, source);
     match (copied, streamed) {
         (Ok(copied), Some(streamed)) => Ok((streamed, copied)),
         (Err(CopyError::Source(error)), _) => Err(error),

@@ -143,7 +143,7 @@ pub async fn stream(
                     return Err(failed(TarError::Data { at: 0 }.into()));
                 };
                 while let Some(event) = tar.next(&mut data).map_err(|error| failed(error.into()))? {
-                    current.take(event, framer, &mut looked_at)?;
+                    current.take(event, framer, &mut looked_at).await?;
                 }
                 observer.copied(ByteCount::new(bytes));
                 if let Some(ahead) = pace.and_then(|rate| ahead_of(rate, bytes, begun.elapsed())) {
@@ -231,14 +231,14 @@ struct Archive {
 }
 
 impl Archive {
-    fn take(
+    async fn take(
         &mut self,
         event: TarEvent<'_>,
         framer: &mut Framer,
         looked_at: &mut LookedAt,
     ) -> Result<(), SourceEnd<BackupError>> {
         match event {
-            TarEvent::Entry(entry) => self.begin(entry, framer, looked_at),
+            TarEvent::Entry(entry) => self.begin(entry, framer, looked_at).await,
             TarEvent::Data(data) => {
                 if let Some(copy) = self.copy_of.as_ref().and_then(|path| match path.as_slice() {
                     LABEL => looked_at.label.as_mut(),
@@ -246,13 +246,13 @@ impl Archive {
                 }) {
                     copy.extend_from_slice(data);
                 }
-                Ok(framer.data(data)?)
+                Ok(framer.data(data).await?)
             }
             TarEvent::EntryEnd | TarEvent::ArchiveEnd => Ok(()),
         }
     }
 
-    fn begin(
+    async fn begin(
         &mut self,
         entry: Entry,
         framer: &mut Framer,
@@ -280,17 +280,18 @@ impl Archive {
                     self.copy_of = Some(path.clone());
                 }
                 let mtime = relation.is_none().then_some(entry.modified);
-                Ok(framer.begin(FileHead { path, mode, mtime, size: entry.size, first_block })?)
+                framer.begin(FileHead { path, mode, mtime, size: entry.size, first_block }).await;
             }
             TarKind::Directory => {
                 let head = FileHead { path, mode, mtime: None, size: 0, first_block: None };
-                Ok(framer.bare(head, EntryKind::Directory)?)
+                framer.bare(head, EntryKind::Directory).await;
             }
             TarKind::Symlink { target } => {
                 let head = FileHead { path, mode, mtime: None, size: 0, first_block: None };
-                Ok(framer.bare(head, EntryKind::Symlink(target))?)
+                framer.bare(head, EntryKind::Symlink(target)).await;
             }
         }
+        Ok(())
     }
 }
 

@@ -103,6 +103,10 @@ fn image() -> Vec<(Vec<u8>, Option<Vec<u8>>, bool)> {
     image
 }
 
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
+}
+
 /// A repository in memory with one backup of the image.
 fn stored(space: &Path) -> (MemoryStore, Record) {
     let store = MemoryStore::default();
@@ -130,15 +134,15 @@ fn stored(space: &Path) -> (MemoryStore, Record) {
         verify_writes: false,
         commits: 1,
     };
-    let copied = copy(&repository, &stanza(), &id, &settings, &env, |mut framer| {
+    let copied = copy(&repository, &stanza(), &id, &settings, &env, &runtime(), |mut framer| async move {
         for (path, bytes, _) in image() {
             let size = bytes.as_ref().map_or(0, Vec::len) as u64;
             let head = FileHead { path, mode: 0o600, mtime: None, size, first_block: None };
             match bytes {
-                None => framer.bare(FileHead { mode: 0o700, ..head }, EntryKind::Directory)?,
+                None => framer.bare(FileHead { mode: 0o700, ..head }, EntryKind::Directory).await,
                 Some(bytes) => {
-                    framer.begin(head)?;
-                    framer.data(&bytes)?;
+                    framer.begin(head).await;
+                    framer.data(&bytes).await?;
                 }
             }
         }

@@ -1,11 +1,11 @@
 //! Cuts the stream of files into frames and frames into jobs.
 
-use super::Stopped;
 use super::job::{FileHead, Job, Step};
+use super::source::Handover;
 use crate::repo::frame::DATA_FRAME;
 use crate::repo::map::EntryKind;
 use crate::units::Lsn;
-use std::sync::mpsc::{Receiver, SyncSender};
+use std::sync::Arc;
 
 /// Files up to this size share frames; larger ones have frames of their own.
 pub const SHARED_FILE: u64 = DATA_FRAME as u64 / 2;
@@ -19,12 +19,15 @@ struct OpenFile {
     next_block: Option<u32>,
 }
 
-/// Takes files in the order in which they come and hands out jobs. Waits when all jobs are in use: a slow
-/// store slows the server's stream and not this program's memory.
+/// What it was given is no sequence of files: bytes without a file, or more or fewer than its size says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Misfed;
+
+/// Takes files in the order in which they come and hands out jobs. Waits at each until another buffer is free: a
+/// slow store slows the server's stream and not this program's memory.
 pub struct Framer {
     page_size: u32,
-    free: Receiver<Job>,
-    jobs: SyncSender<Job>,
+    handover: Arc<Handover>,
     job: Job,
     sent: u64,
     open: Option<OpenFile>,
@@ -44,14 +47,12 @@ impl std::fmt::Debug for Framer {
 }
 
 impl Framer {
-    /// A framer that takes empty jobs from `free` and sends full ones to `jobs`.
-    #[must_use]
-    pub fn new(page_size: u32, free: Receiver<Job>, jobs: SyncSender<Job>) -> Self {
+    /// A framer that fills `first` and hands it over, and then others.
+    pub(super) fn new(page_size: u32, handover: Arc<Handover>, first: Job) -> Self {
         Self {
             page_size,
-            free,
-            jobs,
-            job: Job::new(),
+            handover,
+            job: first,
             sent: 0,
             open: None,
             shared: Vec::with_capacity(DATA_FRAME),
@@ -68,88 +69,82 @@ impl Framer {
         self.good_before = Some(start);
     }
 
-    fn send(&mut self) -> Result<(), Stopped> {
+    async fn send(&mut self) {
         if self.job.steps.is_empty() {
-            return Ok(());
+            return;
         }
-        let mut next = self.free.recv().map_err(|_| Stopped)?;
-        next.clear();
-        let mut full = std::mem::replace(&mut self.job, next);
+        let mut full = std::mem::take(&mut self.job);
         full.number = self.sent;
         full.good_before = self.good_before;
         self.sent += 1;
-        self.jobs.send(full).map_err(|_| Stopped)
+        self.job = self.handover.exchange(full).await;
+        self.job.clear();
     }
 
     /// Steps without bytes must not pile up either.
-    fn step(&mut self, step: Step) -> Result<(), Stopped> {
+    async fn step(&mut self, step: Step) {
         self.job.steps.push(step);
-        if self.job.steps.len() >= 4096 { self.send() } else { Ok(()) }
+        if self.job.steps.len() >= 4096 {
+            self.send().await;
+        }
     }
 
-    fn flush_shared(&mut self) -> Result<(), Stopped> {
+    async fn flush_shared(&mut self) {
         if self.shared_files.is_empty() {
-            return Ok(());
+            return;
         }
         if self.job.room() < self.shared.len() {
-            self.send()?;
+            self.send().await;
         }
         let start = self.job.plain.len();
         self.job.plain.extend_from_slice(&self.shared);
         let files = std::mem::take(&mut self.shared_files);
         self.shared.clear();
-        self.step(Step::Shared { bytes: start..self.job.plain.len(), files })
+        self.step(Step::Shared { bytes: start..self.job.plain.len(), files }).await;
     }
 
     /// A directory or a link.
-    ///
-    /// # Errors
-    /// When a later stage failed.
-    pub fn bare(&mut self, head: FileHead, kind: EntryKind) -> Result<(), Stopped> {
-        self.step(Step::Bare(head, kind))
+    pub async fn bare(&mut self, head: FileHead, kind: EntryKind) {
+        self.step(Step::Bare(head, kind)).await;
     }
 
     /// A file begins; `head.size` bytes follow through [`Framer::data`].
-    ///
-    /// # Errors
-    /// When a later stage failed.
-    pub fn begin(&mut self, head: FileHead) -> Result<(), Stopped> {
+    pub async fn begin(&mut self, head: FileHead) {
         self.files += 1;
         self.bytes += head.size;
         let left = head.size;
         if left == 0 {
             let contents = crate::repo::map::Contents::Empty;
-            return self.bare(head, EntryKind::File { size: 0, contents, damaged_pages: false });
+            return self.bare(head, EntryKind::File { size: 0, contents, damaged_pages: false }).await;
         }
         let shared = left <= SHARED_FILE;
         let next_block = head.first_block;
         if shared {
             if self.shared.len() as u64 + left > DATA_FRAME as u64 {
-                self.flush_shared()?;
+                self.flush_shared().await;
             }
             let offset = self.shared.len() as u32;
             self.shared_files.push((head, offset));
         } else {
-            self.step(Step::Begin(head))?;
+            self.step(Step::Begin(head)).await;
             if self.job.room() < DATA_FRAME {
-                self.send()?;
+                self.send().await;
             }
         }
         self.open = Some(OpenFile { left, shared, frame_start: self.job.plain.len(), next_block });
-        Ok(())
     }
 
     /// The next bytes of the file that was begun; no more than it has left.
     ///
     /// # Errors
-    /// When a later stage failed.
-    pub fn data(&mut self, mut bytes: &[u8]) -> Result<(), Stopped> {
+    /// When there is no such file, or too many bytes for it.
+    pub async fn data(&mut self, mut bytes: &[u8]) -> Result<(), Misfed> {
         if bytes.is_empty() {
             return Ok(());
         }
-        let Some(mut file) = self.open.take() else { return Err(Stopped) };
+        let Some(mut file) = self.open.take() else { return Err(Misfed) };
         if bytes.len() as u64 > file.left {
-            return Err(Stopped);
+            return Err(Misfed);
         }
         file.left -= bytes.len() as u64;
         if file.shared {
@@ -161,16 +156,16 @@ impl Framer {
                 self.job.plain.extend_from_slice(now);
                 bytes = later;
                 if self.job.plain.len() - file.frame_start == DATA_FRAME {
-                    self.close_frame(&mut file)?;
+                    self.close_frame(&mut file).await;
                 }
             }
         }
         if file.left == 0 {
             if !file.shared {
                 if self.job.plain.len() > file.frame_start {
-                    self.close_frame(&mut file)?;
+                    self.close_frame(&mut file).await;
                 }
-                self.step(Step::End)?;
+                self.step(Step::End).await;
             }
         } else {
             self.open = Some(file);
@@ -178,29 +173,28 @@ impl Framer {
         Ok(())
     }
 
-    fn close_frame(&mut self, file: &mut OpenFile) -> Result<(), Stopped> {
+    async fn close_frame(&mut self, file: &mut OpenFile) {
         let end = self.job.plain.len();
         let pages = (end - file.frame_start) as u32 / self.page_size;
         let first_block = file.next_block;
         file.next_block = file.next_block.map(|block| block.wrapping_add(pages));
-        self.step(Step::Frame { bytes: file.frame_start..end, first_block })?;
+        self.step(Step::Frame { bytes: file.frame_start..end, first_block }).await;
         if self.job.room() < DATA_FRAME {
-            self.send()?;
+            self.send().await;
         }
         file.frame_start = self.job.plain.len();
-        Ok(())
     }
 
-    /// The end of the stream: sends what is left and gives the number of jobs, which the writer must see all.
+    /// The end of the stream: sends what is left and gives the number of jobs, all of which must be stored.
     ///
     /// # Errors
-    /// When a later stage failed, or a file is not complete.
-    pub fn finish(mut self) -> Result<u64, Stopped> {
+    /// When a file is not complete.
+    pub(super) async fn finish(mut self) -> Result<u64, Misfed> {
         if self.open.is_some() {
-            return Err(Stopped);
+            return Err(Misfed);
         }
-        self.flush_shared()?;
-        self.send()?;
+        self.flush_shared().await;
+        self.send().await;
         Ok(self.sent)
     }
 }

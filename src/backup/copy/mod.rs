@@ -1,34 +1,38 @@
 //! The copy pipeline: files in, packs and sorted map entries out.
 //!
 //! ```text
-//! Framer ─ jobs ─┬─ worker: hash, page checksums, codec ─┬─ writer: seal, packs in order ─ committer: sync
-//! (the stream)   └─ … process-max …                     ┘         └─ file entries ─ external sort
+//! source ─ framer ─ worker: hash, page checksums, codec ─ writer: seal, packs in order ─ committer: sync
+//! └─ one worker at a time ─┘        └─ all at once ─┘    └─ one at a time ─┘ └─ file entries ─ external sort
 //! ```
-//! Every queue is bounded by a fixed number of jobs. The end is explicit: the writer has seen everything only
-//! when the framer told it how many jobs there were; a queue that merely closes is a failure.
+//! Every worker goes the whole way with its job: it takes its turn at the stream until a job is full, works on it
+//! beside the others, and stores it, or leaves it to the one whose turn that is. A job thus stays in one core's
+//! cache, and threads wake each other only where one would have to wait. The number of buffers is fixed. The end is
+//! explicit: everything is stored only when as many jobs were stored as the framer made.
 
 mod framer;
 mod job;
+mod output;
+mod source;
+mod worker;
 mod writer;
 
-pub use framer::{Framer, SHARED_FILE};
+pub use framer::{Framer, Misfed, SHARED_FILE};
 pub use job::FileHead;
+pub use source::SourceEnd;
 
 use crate::env::Env;
-use crate::postgres::page::{self, PageState};
-use crate::repo::frame::{Compression, FrameDecoder, FrameEncoder};
+use crate::repo::frame::Compression;
 use crate::repo::map::{EntrySorter, SortedEntries};
 use crate::repo::record::{PageFailure, UsedPack};
 use crate::repo::{RepoError, Repository};
-use crate::units::{BackupId, Lsn, Stanza};
-use job::{BadPage, Job, Step};
+use crate::units::{BackupId, Stanza};
+use output::{Output, Trouble};
+use source::{Fed, Source, Turn};
 use std::path::PathBuf;
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Mutex, PoisonError};
-
-/// A stage ended because another did. Never shown: the other's error is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Stopped;
+use tokio::runtime::Runtime;
+use worker::Worker;
+use writer::{Committing, Writer};
 
 /// Why the copy failed.
 #[derive(Debug)]
@@ -46,7 +50,8 @@ pub enum CopyError<E> {
 /// How to copy.
 #[derive(Clone, Debug)]
 pub struct CopySettings {
-    /// Worker threads, at least one.
+    /// Frames being hashed and compressed at the same time, at least one. There is a thread more: somebody always
+    /// reads or stores.
     pub workers: usize,
     /// How frames are compressed.
     pub compression: Compression,
@@ -86,206 +91,157 @@ pub const MOST_FAILURES: usize = 10_000;
 /// Bytes of map entries that are kept in memory before they go to the spool.
 const SORT_BUDGET: usize = 2 << 20;
 
-/// What the writer is told.
-enum Done {
-    Job(Job),
-    End {
-        jobs: u64,
-    },
-    /// A worker ended early, and a job with it: the end will not come.
-    Lost,
-}
-
-/// Runs `source`, which feeds a [`Framer`], against the workers and the writer, and returns when all of them
-/// have ended. `source` runs on the calling thread and gives the framer back when the stream was complete.
+/// Runs `source`, which feeds a [`Framer`], and stores what it feeds; returns when all threads have ended. The
+/// source is a future that the workers run in turn, each until a job is full, with the timers and sockets of
+/// `runtime`. It gives the framer back when the stream was complete; when a later stage fails it is dropped where it
+/// is.
 ///
 /// After `Ok` every pack is durable; nothing refers to them yet. After `Err` packs may be left under the
 /// backup's own prefix.
 ///
 /// # Errors
 /// The first stage's error; of several, the source's only when no other stage failed before it.
-pub fn copy<E>(
+pub fn copy<'a, E, F>(
     repository: &Repository,
     stanza: &Stanza,
     id: &BackupId,
     settings: &CopySettings,
     env: &dyn Env,
-    source: impl FnOnce(Framer) -> Result<Framer, SourceEnd<E>>,
-) -> Result<Copied, CopyError<E>> {
-    let workers = settings.workers.max(1);
-    let in_flight = workers * 2 + 2;
-    let (free_sender, free) = sync_channel::<Job>(in_flight + 1);
-    for _ in 0..in_flight {
-        // The channel holds them all.
-        let _ = free_sender.send(Job::new());
-    }
-    let (jobs_sender, jobs) = sync_channel::<Job>(in_flight);
-    let (done_sender, done) = sync_channel::<Done>(in_flight + 1);
-    let jobs = Mutex::new(jobs);
+    runtime: &'a Runtime,
+    source: impl FnOnce(Framer) -> F,
+) -> Result<Copied, CopyError<E>>
+where
+    E: Send + 'a,
+    F: Future<Output = Result<Framer, SourceEnd<E>>> + Send + 'a,
+{
     let mut sorter = EntrySorter::new(&settings.spool, SORT_BUDGET, env);
-    std::thread::scope(|scope| {
-        let mut threads = Vec::with_capacity(workers);
-        for number in 0..workers {
-            let (jobs, done) = (&jobs, done_sender.clone());
-            let thread = std::thread::Builder::new().name(format!("backup-{number}"));
-            let worker = thread.spawn_scoped(scope, move || {
-                let mut loss = TellsLoss { done: &done, orderly: false };
-                let result = work(settings, jobs, &done);
-                loss.orderly = result.is_ok();
-                result
-            });
-            // The channels close as this returns, so that those that run already end.
-            threads.push(worker.map_err(CopyError::Codec)?);
+    let (commits, committing) = Committing::new(repository);
+    let (packed, fed) = std::thread::scope(|scope| {
+        for number in 0..settings.commits.max(1) {
+            let thread = std::thread::Builder::new().name(format!("backup-sync-{number}"));
+            match thread.spawn_scoped(scope, || committing.run()) {
+                Ok(_) => {}
+                // Fewer will do.
+                Err(_) if number > 0 => break,
+                Err(error) => return Err(CopyError::Codec(error)),
+            }
         }
-        let sorter = &mut sorter;
-        let writing = std::thread::Builder::new()
-            .name("backup-writer".to_owned())
-            .spawn_scoped(scope, move || {
-                writer::write(repository, stanza, id, settings, env, &done, &free_sender, sorter)
-            })
-            .map_err(CopyError::Codec)?;
-        let fed = source(Framer::new(settings.page_size, free, jobs_sender));
-        let fed = match fed {
-            Ok(framer) => {
-                let (bytes, files) = (framer.bytes, framer.files);
-                match framer.finish() {
-                    Ok(jobs) => {
-                        let _ = done_sender.send(Done::End { jobs });
-                        Ok((bytes, files))
+        let writer = Writer::new(repository, stanza, id, settings, env, (commits, &committing), &mut sorter);
+        let source = Source::new(runtime, settings.page_size, source);
+        run(settings, source, writer)
+    })
+    .map_err(|error| match (error, committing.failure()) {
+        // A writer that was refused does not know why.
+        (CopyError::Interrupted | CopyError::Source(_), Some(Some(error))) => CopyError::Repo(error),
+        (error, _) => error,
+    })?;
+    match committing.failure() {
+        None => {}
+        Some(Some(error)) => return Err(CopyError::Repo(error)),
+        Some(None) => return Err(CopyError::Interrupted),
+    }
+    Ok(Copied {
+        packs: packed.packs,
+        stored_bytes: packed.stored_bytes,
+        database_bytes: fed.bytes,
+        files: fed.files,
+        entries: sorter.finish().map_err(CopyError::Repo)?,
+        failures: packed.failures,
+        failure_count: packed.failure_count,
+    })
+}
+
+/// The workers, from the first to the last of them.
+fn run<'a, E: Send + 'a>(
+    settings: &CopySettings,
+    source: Source<'a, E>,
+    writer: Writer<'_, '_>,
+) -> Result<(writer::Packed, Fed), CopyError<E>> {
+    let threads = settings.workers.max(1) + 1;
+    // One for each, and one that waits to be stored or filled.
+    let output = Output::new(threads + 1, writer);
+    let source = Mutex::new(source);
+    let ended = Mutex::new(None);
+    std::thread::scope(|scope| {
+        let mut started = Vec::with_capacity(threads);
+        for number in 0..threads {
+            let thread = std::thread::Builder::new().name(format!("backup-{number}"));
+            let thread = thread.spawn_scoped(scope, || {
+                let mut ends = Ends { output: &output, orderly: false };
+                if let Some(end) = work(settings, &source, &output) {
+                    if end.is_err() {
+                        output.fail(None);
                     }
-                    Err(Stopped) => Err(SourceEnd::Stopped),
+                    *ended.lock().unwrap_or_else(PoisonError::into_inner) = Some(end);
+                }
+                ends.orderly = true;
+            });
+            match thread {
+                Ok(thread) => started.push(thread),
+                Err(error) => {
+                    output.fail(Some(Trouble::Codec(error)));
+                    break;
                 }
             }
-            Err(end) => Err(end),
-        };
-        drop(done_sender);
-        let mut codec = None;
-        for thread in threads {
-            match thread.join() {
-                Ok(Ok(())) => {}
-                Ok(Err(error)) => codec = Some(CopyError::Codec(error)),
-                Err(_) => codec = Some(CopyError::Interrupted),
-            }
         }
-        let written = writing.join().unwrap_or(Err(None));
-        match (codec, written, fed) {
-            (Some(error), ..) => Err(error),
-            (None, Err(Some(error)), _) => Err(CopyError::Repo(error)),
-            (None, _, Err(SourceEnd::Failed(error))) => Err(CopyError::Source(error)),
-            (None, Ok(written), Ok((database_bytes, files))) => Ok((written, database_bytes, files)),
-            (None, ..) => Err(CopyError::Interrupted),
+        for thread in started {
+            // One that panicked has told the others.
+            let _ = thread.join();
         }
-    })
-    .and_then(|(written, database_bytes, files)| {
-        Ok(Copied {
-            packs: written.packs,
-            stored_bytes: written.stored_bytes,
-            database_bytes,
-            files,
-            entries: sorter.finish().map_err(CopyError::Repo)?,
-            failures: written.failures,
-            failure_count: written.failure_count,
-        })
-    })
-}
-
-/// How a source ends early.
-#[derive(Debug)]
-pub enum SourceEnd<E> {
-    /// By its own error.
-    Failed(E),
-    /// Because a later stage did.
-    Stopped,
-}
-
-impl<E> From<Stopped> for SourceEnd<E> {
-    fn from(_: Stopped) -> Self {
-        Self::Stopped
+    });
+    // What it holds of the connection goes before anybody asks what became of that.
+    drop(source);
+    let ended = ended.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let jobs = ended.as_ref().and_then(|end| end.as_ref().ok()).map(|fed: &Fed| fed.jobs);
+    match (output.finish(jobs), ended) {
+        (Ok(packed), Some(Ok(fed))) => Ok((packed, fed)),
+        (Err(Some(trouble)), _) => Err(trouble.into_error()),
+        (_, Some(Err(SourceEnd::Failed(error)))) => Err(CopyError::Source(error)),
+        _ => Err(CopyError::Interrupted),
     }
 }
 
-/// Tells the writer when a worker fails or panics. Without it the writer would wait for the lost job, and the
-/// framer for one that is free, for ever.
-struct TellsLoss<'a> {
-    done: &'a SyncSender<Done>,
+/// Tells the others when a worker panics. Without it they would wait for its job and its buffer for ever.
+struct Ends<'o, 'a, 'b> {
+    output: &'o Output<'a, 'b>,
     orderly: bool,
 }
 
-impl Drop for TellsLoss<'_> {
+impl Drop for Ends<'_, '_, '_> {
     fn drop(&mut self) {
         if !self.orderly {
-            let _ = self.done.send(Done::Lost);
+            self.output.fail(None);
         }
     }
 }
 
-fn work(
+/// One worker, until there is nothing more to do. How the source ended, if this one was there.
+fn work<'a, E: 'a>(
     settings: &CopySettings,
-    jobs: &Mutex<Receiver<Job>>,
-    done: &SyncSender<Done>,
-) -> std::io::Result<()> {
-    let mut encoder = FrameEncoder::new(settings.compression, true)?;
-    let mut decoder = if settings.verify_writes { Some(FrameDecoder::new()?) } else { None };
-    let mut decoded = Vec::new();
+    source: &Mutex<Source<'a, E>>,
+    output: &Output<'_, '_>,
+) -> Option<Result<Fed, SourceEnd<E>>> {
+    let mut worker = match Worker::new(settings) {
+        Ok(worker) => worker,
+        Err(error) => {
+            output.fail(Some(Trouble::Codec(error)));
+            return None;
+        }
+    };
     loop {
-        let job = jobs.lock().unwrap_or_else(PoisonError::into_inner).recv();
-        let Ok(mut job) = job else { return Ok(()) };
-        let mut frame = 0;
-        for (index, step) in job.steps.iter().enumerate() {
-            let bytes = match step {
-                Step::Frame { bytes, first_block } => {
-                    if let (Some(before), Some(first)) = (job.good_before, first_block) {
-                        let plain = job.plain.get(bytes.clone()).unwrap_or_default();
-                        check_pages(settings.page_size, plain, *first, before, |offset| {
-                            job.bad_pages.push(BadPage { step: index, offset });
-                        });
-                    }
-                    bytes
-                }
-                Step::Shared { bytes, files } => {
-                    if let Some(before) = job.good_before {
-                        let plain = job.plain.get(bytes.clone()).unwrap_or_default();
-                        for (head, offset) in files {
-                            let Some(first) = head.first_block else { continue };
-                            let start = *offset as usize;
-                            let file = plain.get(start..start + head.size as usize).unwrap_or_default();
-                            check_pages(settings.page_size, file, first, before, |at| {
-                                job.bad_pages.push(BadPage { step: index, offset: start + at });
-                            });
-                        }
-                    }
-                    bytes
-                }
-                _ => continue,
-            };
-            if job.encoded.len() <= frame {
-                job.encoded.push(crate::repo::frame::EncodedFrame::default());
-            }
-            let plain = job.plain.get(bytes.clone()).unwrap_or_default();
-            let encoded = &mut job.encoded[frame];
-            encoder.encode(plain, encoded)?;
-            if let (Some(decoder), Some(info)) = (&mut decoder, encoded.info()) {
-                decoder.decode(&info, &encoded.bytes, &mut decoded).map_err(|_| {
-                    std::io::Error::other("a frame did not decode to what was encoded: faulty memory?")
-                })?;
-            }
-            frame += 1;
+        // Whoever panicked at the stream left it where nobody can go on.
+        let Ok(mut turn) = source.lock() else { return None };
+        let mut job = match turn.turn(|| output.empty()) {
+            Turn::Full(job) => job,
+            Turn::Ended(end) => return Some(end),
+            Turn::Over => return None,
+        };
+        drop(turn);
+        if let Err(error) = worker.work(&mut job) {
+            output.fail(Some(Trouble::Codec(error)));
+            return None;
         }
-        if done.send(Done::Job(job)).is_err() {
-            return Ok(());
-        }
-    }
-}
-
-/// Gives the offset of each whole page that fails its checksum and was not being written. A part of a page at
-/// the end is left alone: the file was being extended, WAL completes it.
-fn check_pages(page_size: u32, bytes: &[u8], first: u32, before: Lsn, mut bad: impl FnMut(usize)) {
-    for (index, page) in bytes.chunks_exact(page_size as usize).enumerate() {
-        let block = first.wrapping_add(index as u32);
-        // A page with a later LSN was being written while it was read: WAL holds all of it.
-        if matches!(page::check(page, block), Some(PageState::Damaged { lsn, .. }) if lsn < before) {
-            bad(index * page_size as usize);
-        }
+        output.put(job);
     }
 }
 

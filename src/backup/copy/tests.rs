@@ -1,18 +1,23 @@
 use super::*;
 use crate::env::Fixed;
+use crate::postgres::page;
 use crate::repo::frame::FrameDecoder;
 use crate::repo::keys::Secret;
 use crate::repo::map::{Contents, EntryKind, MapReader, MapWriter};
 use crate::repo::object::ObjectReader;
 use crate::storage::memory::MemoryStore;
 use crate::storage::{Created, Folder, Key, Listed, Pending, Store, StoreError};
-use crate::units::{BackupKind, ByteCount, Timestamp};
+use crate::units::{BackupKind, ByteCount, Lsn, Timestamp};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 fn env() -> Fixed {
     Fixed::new(Timestamp::from_unix_seconds(0), 11)
+}
+
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
 }
 
 fn repository(store: Arc<dyn Store>) -> Repository {
@@ -43,15 +48,23 @@ fn copy_files(
 ) -> Result<Copied, CopyError<()>> {
     let spool = tempfile::tempdir().unwrap();
     let id = BackupId::new(Timestamp::from_unix_seconds(0), BackupKind::Full, [1; 13]);
-    copy(repository, &"shop".parse().unwrap(), &id, &settings(spool.path()), &env(), |mut framer| {
-        for (path, bytes) in files {
-            framer.begin(head(path, bytes.len() as u64))?;
-            for part in bytes.chunks(piece) {
-                framer.data(part)?;
+    copy(
+        repository,
+        &"shop".parse().unwrap(),
+        &id,
+        &settings(spool.path()),
+        &env(),
+        &runtime(),
+        |mut framer| async move {
+            for (path, bytes) in files {
+                framer.begin(head(path, bytes.len() as u64)).await;
+                for part in bytes.chunks(piece) {
+                    framer.data(part).await?;
+                }
             }
-        }
-        Ok(framer)
-    })
+            Ok(framer)
+        },
+    )
 }
 
 fn read_back(repository: &Repository, copied: Copied) -> BTreeMap<String, Vec<u8>> {
@@ -142,9 +155,10 @@ fn a_source_that_ends_inside_a_file_is_no_backup() {
             &id,
             &settings(spool.path()),
             &env(),
-            |mut framer| {
-                framer.begin(head("base/1", 100_000))?;
-                framer.data(&vec![1; given])?;
+            &runtime(),
+            |mut framer| async move {
+                framer.begin(head("base/1", 100_000)).await;
+                framer.data(&vec![1; given]).await?;
                 Ok(framer)
             },
         );
@@ -157,9 +171,15 @@ fn a_sources_own_error_is_the_one_that_is_told() {
     let repository = repository(Arc::new(MemoryStore::default()));
     let spool = tempfile::tempdir().unwrap();
     let id = BackupId::new(Timestamp::from_unix_seconds(0), BackupKind::Full, [1; 13]);
-    let copied = copy(&repository, &"shop".parse().unwrap(), &id, &settings(spool.path()), &env(), |_| {
-        Err(SourceEnd::Failed("the server went away"))
-    });
+    let copied = copy(
+        &repository,
+        &"shop".parse().unwrap(),
+        &id,
+        &settings(spool.path()),
+        &env(),
+        &runtime(),
+        |_| async { Err(SourceEnd::Failed("the server went away")) },
+    );
     assert!(matches!(copied, Err(CopyError::Source("the server went away"))));
 }
 
@@ -174,12 +194,12 @@ fn a_worker_that_dies_ends_the_copy_and_keeps_nobody_waiting() {
         let settings = CopySettings { page_size: 0, ..settings(spool.path()) };
         let stanza = "shop".parse().unwrap();
         let copied: Result<_, CopyError<()>> =
-            copy(&repository, &stanza, &id, &settings, &env(), |mut framer| {
+            copy(&repository, &stanza, &id, &settings, &env(), &runtime(), |mut framer| async move {
                 framer.check_pages(Lsn::new(1));
                 for number in 0..1000 {
                     let first_block = Some(0);
-                    framer.begin(FileHead { first_block, ..head(&format!("base/{number}"), 60_000) })?;
-                    framer.data(&[1; 60_000])?;
+                    framer.begin(FileHead { first_block, ..head(&format!("base/{number}"), 60_000) }).await;
+                    framer.data(&[1; 60_000]).await?;
                 }
                 Ok(framer)
             });
@@ -300,15 +320,17 @@ fn a_bad_page_is_named_wherever_it_lies_unless_it_was_being_written() {
     let settings = settings(spool.path());
     let stanza = "shop".parse().unwrap();
     let copied: Result<_, CopyError<()>> =
-        copy(&repository, &stanza, &id, &settings, &env(), |mut framer| {
+        copy(&repository, &stanza, &id, &settings, &env(), &runtime(), |mut framer| async move {
             framer.check_pages(Lsn::new(began));
             for (path, first, bytes) in &files {
-                framer.begin(FileHead { first_block: Some(*first), ..head(path, bytes.len() as u64) })?;
-                bytes.chunks(50_000).try_for_each(|part| framer.data(part))?;
+                framer.begin(FileHead { first_block: Some(*first), ..head(path, bytes.len() as u64) }).await;
+                for part in bytes.chunks(50_000) {
+                    framer.data(part).await?;
+                }
             }
             // No relation: what it holds is no page.
-            framer.begin(head("pg_xact/0000", 8192))?;
-            framer.data(&relation(0, 1, &[(0, 50)]))?;
+            framer.begin(head("pg_xact/0000", 8192)).await;
+            framer.data(&relation(0, 1, &[(0, 50)])).await?;
             Ok(framer)
         });
     let copied = copied.unwrap();

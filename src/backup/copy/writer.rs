@@ -1,7 +1,7 @@
-//! Puts frames into packs, in the order of the stream, and files into the map.
+//! Frames into packs, in the order of the stream, and files into the map.
 
 use super::job::{FileHead, Job, Step};
-use super::{CopySettings, Done, MOST_FAILURES};
+use super::{CopySettings, MOST_FAILURES};
 use crate::env::Env;
 use crate::repo::frame::{DATA_FRAME, EncodedFrame};
 use crate::repo::map::{Contents, Entry, EntryKind, EntrySorter, FrameRun, PackRef};
@@ -10,7 +10,6 @@ use crate::repo::record::{PageFailure, UsedPack};
 use crate::repo::{RepoError, Repository, layout};
 use crate::storage::{Key, Pending, StoreErrorKind};
 use crate::units::{BackupId, Stanza};
-use std::collections::BTreeMap;
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -21,79 +20,111 @@ const MOST_PACK_FRAMES: usize = 8192;
 /// Packs on a disk that wait to be synced.
 const MOST_WAITING: usize = 4;
 
-pub(super) struct Written {
+/// What was put into packs, all of them given to be made durable.
+pub(super) struct Packed {
     pub packs: Vec<UsedPack>,
     pub stored_bytes: u64,
     pub failures: Vec<PageFailure>,
     pub failure_count: u64,
 }
 
-/// Runs until the announced end. `Err(None)`: another stage stopped first.
-#[allow(clippy::too_many_arguments, reason = "one call, from the pipeline that owns all of them")]
-pub(super) fn write(
-    repository: &Repository,
-    stanza: &Stanza,
-    id: &BackupId,
-    settings: &CopySettings,
-    env: &dyn Env,
-    done: &Receiver<Done>,
-    free: &SyncSender<Job>,
-    sorter: &mut EntrySorter<'_>,
-) -> Result<Written, Option<RepoError>> {
-    // A finished pack waits here while the ones before it are being synced. One that is held in memory is handed over
-    // at once or keeps the writer; on a disk a few may wait, so that a slow sync does not stop the stream.
-    let queue = if repository.store().gathers() { 0 } else { MOST_WAITING };
-    let (commits, waiting) = sync_channel::<(Key, Box<dyn Pending>)>(queue);
-    let waiting = Mutex::new(waiting);
-    let failure = Failure::default();
-    std::thread::scope(|scope| {
-        for number in 0..settings.commits.max(1) {
-            let thread = std::thread::Builder::new().name(format!("backup-sync-{number}"));
-            if thread.spawn_scoped(scope, || commit(&waiting, &failure)).is_err() && number == 0 {
-                return Err(None);
+/// The packs that wait to be made durable, and the first that could not be.
+pub(super) struct Committing {
+    waiting: Mutex<Receiver<(Key, Box<dyn Pending>)>>,
+    failure: Failure,
+}
+
+impl Committing {
+    /// And where packs are sent to.
+    pub fn new(repository: &Repository) -> (SyncSender<(Key, Box<dyn Pending>)>, Self) {
+        // A finished pack waits here while the ones before it are being synced. One that is held in memory is handed
+        // over at once or keeps the writer; on a disk a few may wait, so that a slow sync does not stop the stream.
+        let queue = if repository.store().gathers() { 0 } else { MOST_WAITING };
+        let (commits, waiting) = sync_channel(queue);
+        (commits, Self { waiting: Mutex::new(waiting), failure: Failure::default() })
+    }
+
+    /// Makes packs durable until there are no more. After the first failure, its own or another's, it takes what
+    /// comes and drops it: the writer never waits for somebody who is gone.
+    pub fn run(&self) {
+        loop {
+            let next = self.waiting.lock().unwrap_or_else(PoisonError::into_inner).recv();
+            let Ok((key, pack)) = next else { return };
+            if self.failure.is_some() {
+                continue;
             }
+            let error = match panic::catch_unwind(AssertUnwindSafe(|| pack.commit())) {
+                Ok(Ok(_)) => continue,
+                Ok(Err(error)) if error.kind == StoreErrorKind::Taken => {
+                    Some(RepoError::Conflict { object: key })
+                }
+                Ok(Err(error)) => Some(RepoError::Store(error)),
+                Err(_) => None,
+            };
+            self.failure.lock().get_or_insert(error);
         }
-        let mut packs = Packs {
+    }
+
+    /// The first failure. `Some(None)`: whoever tried it panicked.
+    pub fn failure(&self) -> Option<Option<RepoError>> {
+        self.failure.take()
+    }
+}
+
+/// Puts the frames of jobs into packs and their files into the map.
+pub(super) struct Writer<'a, 'b> {
+    packs: Packs<'a>,
+    files: Files<'a, 'b>,
+    page_size: u32,
+}
+
+impl<'a, 'b> Writer<'a, 'b> {
+    pub fn new(
+        repository: &'a Repository,
+        stanza: &'a Stanza,
+        id: &'a BackupId,
+        settings: &CopySettings,
+        env: &'a dyn Env,
+        (commits, committing): (SyncSender<(Key, Box<dyn Pending>)>, &'a Committing),
+        sorter: &'a mut EntrySorter<'b>,
+    ) -> Self {
+        let packs = Packs {
             repository,
             stanza,
             id,
             env,
             pack_size: settings.pack_size,
             commits,
-            failure: &failure,
+            failure: &committing.failure,
             open: None,
             packs: Vec::new(),
             stored_bytes: 0,
         };
-        let mut files = Files { sorter, open: None, failures: Vec::new(), failure_count: 0 };
-        let mut early: BTreeMap<u64, Job> = BTreeMap::new();
-        let (mut next, mut total) = (0_u64, None);
-        while total != Some(next) {
-            match done.recv() {
-                Ok(Done::Job(job)) => {
-                    early.insert(job.number, job);
-                }
-                Ok(Done::End { jobs }) => total = Some(jobs),
-                Ok(Done::Lost) | Err(_) => return Err(None),
-            }
-            while let Some(mut job) = early.remove(&next) {
-                store(&mut job, &mut packs, &mut files, settings.page_size)?;
-                next += 1;
-                // The framer may have ended: then nobody waits for free jobs any more.
-                let _ = free.send(job);
-            }
-        }
-        packs.close()?;
-        Ok((packs.packs, packs.stored_bytes, files.failures, files.failure_count))
-    })
-    .map(|(packs, stored_bytes, failures, failure_count)| Written {
-        packs,
-        stored_bytes,
-        failures,
-        failure_count,
-    })
-    .map_err(|error: Option<RepoError>| failure.take().flatten().or(error))
-    .and_then(|written| failure.take().map_or(Ok(written), Err))
+        let files = Files { sorter, open: None, failures: Vec::new(), failure_count: 0 };
+        Self { packs, files, page_size: settings.page_size }
+    }
+
+    /// Stores the next job of the stream; its buffers may be used again.
+    ///
+    /// # Errors
+    /// `None`: somebody else knows why.
+    pub fn store(&mut self, job: &mut Job) -> Result<(), Option<RepoError>> {
+        store(job, &mut self.packs, &mut self.files, self.page_size)
+    }
+
+    /// Closes the last pack.
+    ///
+    /// # Errors
+    /// As [`Writer::store`].
+    pub fn finish(mut self) -> Result<Packed, Option<RepoError>> {
+        self.packs.close()?;
+        Ok(Packed {
+            packs: self.packs.packs,
+            stored_bytes: self.packs.stored_bytes,
+            failures: self.files.failures,
+            failure_count: self.files.failure_count,
+        })
+    }
 }
 
 /// The first pack that could not be made durable. `Some(None)`: whoever tried it panicked.
@@ -111,27 +142,6 @@ impl Failure {
 
     fn take(&self) -> Option<Option<RepoError>> {
         self.lock().take()
-    }
-}
-
-/// Makes packs durable until there are no more. After the first failure, its own or another's, it takes what comes
-/// and drops it: the writer never waits for somebody who is gone.
-fn commit(waiting: &Mutex<Receiver<(Key, Box<dyn Pending>)>>, failure: &Failure) {
-    loop {
-        let next = waiting.lock().unwrap_or_else(PoisonError::into_inner).recv();
-        let Ok((key, pack)) = next else { return };
-        if failure.is_some() {
-            continue;
-        }
-        let error = match panic::catch_unwind(AssertUnwindSafe(|| pack.commit())) {
-            Ok(Ok(_)) => continue,
-            Ok(Err(error)) if error.kind == StoreErrorKind::Taken => {
-                Some(RepoError::Conflict { object: key })
-            }
-            Ok(Err(error)) => Some(RepoError::Store(error)),
-            Err(_) => None,
-        };
-        failure.lock().get_or_insert(error);
     }
 }
 
