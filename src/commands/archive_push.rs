@@ -1,7 +1,8 @@
 //! `archive-push`: one file of `pg_wal` into every repository. 0 means durable in all of them.
 //!
 //! PostgreSQL keeps the file and asks again after any exit up to 125, so a failure loses nothing; its log gets
-//! one line. What is stored and how it is checked is in `wal::push`.
+//! one line. What is stored and how it is checked is in `wal::push`. While a repository does not answer, those that do
+//! also get what waits behind the file.
 
 use super::open::{open_repository, repository_failure};
 use super::{Context, Outcome};
@@ -11,8 +12,13 @@ use crate::settings::{Compression, RepositorySettings};
 use crate::storage::Created;
 use crate::units::WalFileName;
 use crate::wal::WalError;
-use crate::wal::push::{Push, PushError, Trouble, push};
+use crate::wal::push::{Ahead, Push, PushError, Trouble, push, push_waiting};
 use std::path::Path;
+use std::time::Duration;
+
+/// How long a push that has failed goes on with what waits behind the file. PostgreSQL asks three times, a second apart,
+/// and then once a minute: and it waits for the answer when it is told to shut down.
+const PATIENCE_AHEAD: Duration = Duration::from_secs(10);
 
 /// See the module.
 pub(super) fn run(context: &Context<'_>) -> Result<Outcome, Failure> {
@@ -37,10 +43,11 @@ pub(super) fn run(context: &Context<'_>) -> Result<Outcome, Failure> {
             Err(failure) => found.push((repository, Err(failure))),
         }
     }
+    let mut ahead = None;
     if !opened.is_empty() {
         let open: Vec<&Repository> = opened.iter().map(|(_, repository)| repository).collect();
         let server = settings.server(1);
-        let pushed = push(Push {
+        let request = Push {
             repositories: &open,
             stanza,
             path,
@@ -52,12 +59,19 @@ pub(super) fn run(context: &Context<'_>) -> Result<Outcome, Failure> {
             },
             env: context.env,
             stop: &context.stop,
-        })
-        .map_err(|error| of_the_file(name, error))?;
+        };
+        let pushed = push(request).map_err(|error| of_the_file(name, error))?;
         for warning in &pushed.warnings {
             context.report.warn(format!("{name}: {warning}"));
         }
         let warned = !pushed.warnings.is_empty();
+        let system = pushed.system;
+        let holding: Vec<&Repository> = open
+            .iter()
+            .zip(&pushed.outcomes)
+            .filter(|(_, outcome)| outcome.is_ok())
+            .map(|(repository, _)| *repository)
+            .collect();
         for ((repository, _), outcome) in opened.iter().zip(pushed.outcomes) {
             found.push((repository, outcome.map_err(|trouble| of_a_repository(trouble, repository))));
         }
@@ -69,9 +83,18 @@ pub(super) fn run(context: &Context<'_>) -> Result<Outcome, Failure> {
             }
             return Ok(if warned { Outcome::DoneWithWarnings } else { Outcome::Done });
         }
+        if !holding.is_empty() && found.iter().all(|(_, outcome)| outcome.as_ref().err().is_none_or(passes)) {
+            ahead = Some(push_waiting(Push { repositories: &holding, ..request }, system, PATIENCE_AHEAD));
+        }
     }
     found.sort_by_key(|(repository, _)| repository.index);
-    Err(together(name, found))
+    Err(together(name, found, ahead))
+}
+
+/// Whether a repository's failure is of the kind that passes without a word about the file: then the others may have
+/// what comes next. A conflict or another cluster's stanza says that this server should perhaps not archive at all.
+fn passes(failure: &Failure) -> bool {
+    matches!(failure.class(), Class::StorageUnavailable | Class::NoRepository | Class::LocalFileSystem)
 }
 
 /// The name that PostgreSQL gave the file.
@@ -156,7 +179,11 @@ const WORST_FIRST: &[Class] = &[
 ];
 
 /// One failure that says of each repository what became of the file there.
-fn together(name: WalFileName, found: Vec<(&RepositorySettings, Result<Created, Failure>)>) -> Failure {
+fn together(
+    name: WalFileName,
+    found: Vec<(&RepositorySettings, Result<Created, Failure>)>,
+    ahead: Option<Ahead>,
+) -> Failure {
     let rank = |class: Class| WORST_FIRST.iter().position(|one| *one == class).unwrap_or(WORST_FIRST.len());
     let class = found
         .iter()
@@ -168,7 +195,15 @@ fn together(name: WalFileName, found: Vec<(&RepositorySettings, Result<Created, 
     let mut steps: Vec<String> = Vec::new();
     for (repository, outcome) in &found {
         match outcome {
-            Ok(_) => said.push(format!("{} has it", repository.name())),
+            Ok(_) => match ahead.map(|ahead| ahead.held) {
+                None | Some(0) => said.push(format!("{} has it", repository.name())),
+                Some(1) => {
+                    said.push(format!("{} has it and the one that waits behind it", repository.name()))
+                }
+                Some(held) => {
+                    said.push(format!("{} has it and {held} that wait behind it", repository.name()));
+                }
+            },
             Err(failure) => {
                 let mut text = failure.one_line();
                 // A path may hold the word too; only the word by itself says whose trouble it is.
@@ -263,5 +298,74 @@ mod tests {
         let (result, told) = push(&[&shelf], &path);
         assert_eq!(result.unwrap(), Outcome::DoneWithWarnings);
         assert!(told.contains("stored beside, as partial-"), "{told}");
+    }
+
+    fn named(number: u32) -> String {
+        format!("0000000100000000{number:08X}")
+    }
+
+    /// A `pg_wal` with whole segments, marked as ready; the path of its first.
+    fn waiting(shelf: &Shelf, numbers: std::ops::RangeInclusive<u32>) -> String {
+        let directory = shelf.join("pg_wal");
+        std::fs::create_dir_all(directory.join("archive_status")).unwrap();
+        let first = directory.join(named(*numbers.start())).display().to_string();
+        for number in numbers {
+            let bytes = Craft::new(cluster(), number.into(), 1 << 20).fill(number.into()).bytes();
+            std::fs::write(directory.join(named(number)), bytes).unwrap();
+            std::fs::write(directory.join("archive_status").join(named(number) + ".ready"), b"").unwrap();
+        }
+        first
+    }
+
+    fn held(shelf: &Shelf) -> Vec<String> {
+        let mut found = Vec::new();
+        let stanza =
+            crate::repo::layout::wal(&"shop".parse().unwrap(), super::super::testing::cluster().system);
+        let mut each = |listed: crate::storage::Listed| found.push(listed.key.file_name().to_owned());
+        shelf.repository.store().list(&stanza.unwrap(), &mut each).unwrap();
+        found.sort_unstable();
+        found
+    }
+
+    #[test]
+    fn while_one_repository_is_away_the_other_gets_what_waits_and_no_gap() {
+        let (one, two) = (Shelf::new(), Shelf::new());
+        let first = waiting(&one, 5..=9);
+        let whole = std::fs::read(one.join("pg_wal").join(named(8))).unwrap();
+        std::fs::write(one.join("pg_wal").join(named(8)), b"no WAL").unwrap();
+        std::fs::rename(two.join("repo"), two.join("away")).unwrap();
+        let failure = push(&[&one, &two], &first).0.unwrap_err();
+        assert_eq!(failure.class(), Class::NoRepository);
+        // It stopped at the one that cannot be stored: what is behind it would be behind a gap.
+        assert!(
+            failure.one_line().contains("repo1 has it and 2 that wait behind it"),
+            "{}",
+            failure.one_line()
+        );
+        assert_eq!(held(&one), [named(5), named(6), named(7)]);
+
+        std::fs::write(one.join("pg_wal").join(named(8)), whole).unwrap();
+        let failure = push(&[&one, &two], &first).0.unwrap_err();
+        assert!(
+            failure.one_line().contains("repo1 has it and 4 that wait behind it"),
+            "{}",
+            failure.one_line()
+        );
+        // Each in its turn, when it is back.
+        std::fs::rename(two.join("away"), two.join("repo")).unwrap();
+        for number in 5..=9 {
+            let path = one.join("pg_wal").join(named(number)).display().to_string();
+            assert_eq!(push(&[&one, &two], &path).0.unwrap(), Outcome::Done);
+        }
+        assert_eq!((held(&one), held(&two).len()), (held(&two), 5));
+    }
+
+    #[test]
+    fn after_a_conflict_nothing_goes_ahead() {
+        let (one, two) = (Shelf::new(), Shelf::new());
+        assert_eq!(push(&[&two], &segment(&two, cluster(), 1)).0.unwrap(), Outcome::Done);
+        let failure = push(&[&one, &two], &waiting(&one, 5..=7)).0.unwrap_err();
+        assert_eq!(failure.class(), Class::WalConflict);
+        assert_eq!(held(&one), [named(5)]);
     }
 }

@@ -110,8 +110,9 @@ const ALL: &[CommandSpec] = &[
         &[("PATH", Required)],
         "store a WAL file; for archive_command",
         "archive_command = 'walden --stanza=NAME archive-push %p'. An exit of 0 means that the file is durable \
-         in every repository. Pushing the same contents again is fine; other contents under a name that is \
-         taken is refused (41), because two servers are then archiving into one stanza.",
+         in every repository. While one of them is away it fails, and PostgreSQL keeps its WAL; the others get the \
+         file, and the finished ones that wait behind it. Pushing the same contents again is fine; other contents \
+         under a name that is taken is refused (41), because two servers are then archiving into one stanza.",
     )),
     lenient(command(
         "archive-get",

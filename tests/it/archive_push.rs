@@ -414,6 +414,46 @@ fn a_repository_that_is_gone_or_not_writable_keeps_no_other_from_its_copy() {
     }
 }
 
+/// PostgreSQL asks for the same segment until the second repository is back. The first must not wait for that.
+#[test]
+fn while_a_repository_is_away_the_other_has_everything_that_is_finished() {
+    let bench = Bench::start(18, 1, |walden, cluster| {
+        let second = format!("repo2-path={}", walden.join("repo2").display());
+        walden.configure(cluster, &[&second, "repo2-cipher-type=none"]);
+    });
+    let p = &bench.cluster;
+    p.sql("create table t (a int)");
+    p.archive_now();
+    let key = fs::read_to_string(bench.walden.key_path()).unwrap();
+    let key = key.trim();
+    let second = bench.walden.join("repo2");
+    fs::rename(&second, bench.walden.join("away")).unwrap();
+    let names: Vec<String> = (0..6)
+        .map(|n| {
+            p.sql(&format!("insert into t values ({n})"));
+            p.switch_wal()
+        })
+        .collect();
+    let last = names.last().unwrap();
+    wait_until("the last segment to be in the first repository", || bench.open("repo", Some(key)).has(last));
+    for name in &names {
+        bench.open("repo", Some(key)).holds(name, &bench.pg_wal(name));
+        let ready = p.data().join(format!("pg_wal/archive_status/{name}.ready"));
+        assert!(ready.exists(), "PostgreSQL was told that {name} is everywhere");
+    }
+    wait_until("the log to say what the first has", || p.log().contains("repo1 has it and"));
+
+    fs::rename(bench.walden.join("away"), &second).unwrap();
+    // Three failures make the archiver sleep for a minute; a new segment wakes it.
+    p.sql("insert into t values (9)");
+    let newest = p.archive_now();
+    for name in names.iter().chain([&newest]) {
+        bench.open("repo2", None).holds(name, &bench.pg_wal(name));
+    }
+    assert!(!p.log().contains("conflict"), "{}", p.log());
+    bench.walden.ok(&["verify"]);
+}
+
 /// PostgreSQL retries up to 125; above that it ends its archiver, as it does when the program dies of a signal.
 #[test]
 fn a_push_that_is_interrupted_ends_with_71_and_the_next_one_stores_the_segment() {

@@ -4,12 +4,15 @@
 //! the file itself: a segment's first page names its cluster, place and size; its records tell whether it is
 //! complete. After any failure or crash nothing half shows, and pushing again is safe.
 
+mod ahead;
 mod encode;
 pub mod local;
 mod segment;
 
 #[cfg(test)]
 mod tests;
+
+pub use ahead::{Ahead, push_waiting};
 
 use super::info::ContentHash;
 use super::scan::Judgement;
