@@ -28,15 +28,18 @@ pub(super) struct Packed {
     pub failure_count: u64,
 }
 
+/// A pack that is whole and not durable yet.
+pub(super) type Finished = (Key, Box<dyn Pending>);
+
 /// The packs that wait to be made durable, and the first that could not be.
 pub(super) struct Committing {
-    waiting: Mutex<Receiver<(Key, Box<dyn Pending>)>>,
+    waiting: Mutex<Receiver<Finished>>,
     failure: Failure,
 }
 
 impl Committing {
     /// And where packs are sent to.
-    pub fn new(repository: &Repository) -> (SyncSender<(Key, Box<dyn Pending>)>, Self) {
+    pub fn new(repository: &Repository) -> (SyncSender<Finished>, Self) {
         // A finished pack waits here while the ones before it are being synced. One that is held in memory is handed
         // over at once or keeps the writer; on a disk a few may wait, so that a slow sync does not stop the stream.
         let queue = if repository.store().gathers() { 0 } else { MOST_WAITING };
@@ -85,7 +88,7 @@ impl<'a, 'b> Writer<'a, 'b> {
         id: &'a BackupId,
         settings: &CopySettings,
         env: &'a dyn Env,
-        (commits, committing): (SyncSender<(Key, Box<dyn Pending>)>, &'a Committing),
+        (commits, committing): (SyncSender<Finished>, &'a Committing),
         sorter: &'a mut EntrySorter<'b>,
     ) -> Self {
         let packs = Packs {
@@ -151,7 +154,7 @@ struct Packs<'a> {
     id: &'a BackupId,
     env: &'a dyn Env,
     pack_size: u64,
-    commits: SyncSender<(Key, Box<dyn Pending>)>,
+    commits: SyncSender<Finished>,
     failure: &'a Failure,
     open: Option<(ObjectWriter, Key)>,
     packs: Vec<UsedPack>,
