@@ -269,6 +269,18 @@ impl Repository {
         }
     }
 
+    /// Opens a large object of which parts will be read: where a read costs a round trip, in one of them.
+    ///
+    /// # Errors
+    /// As [`ObjectReader::open`].
+    pub fn reader_of_parts(&self, place: &Place) -> Result<ObjectReader, RepoError> {
+        if self.store().gathers() {
+            ObjectReader::open_in_one_trip(self.store(), self.keys(), place)
+        } else {
+            self.reader(place)
+        }
+    }
+
     /// Creates a small object of these plain parts, one frame each, with `meta` in its footer.
     ///
     /// A lost reply is settled by the bytes: the same call's bytes there are ours.

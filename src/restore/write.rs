@@ -444,7 +444,7 @@ impl<'a> Worker<'a> {
         self.work.packs.get(pack, || {
             let source = self.work.source;
             let owner = self.work.owners.get(pack.owner as usize).ok_or(RestoreError::Interrupted)?;
-            Ok(source.repository.reader(&layout::pack(source.stanza, owner, pack.number)?)?)
+            Ok(source.repository.reader_of_parts(&layout::pack(source.stanza, owner, pack.number)?)?)
         })
     }
 

@@ -6,7 +6,8 @@ use crate::repo::frame::{Footer, FrameDecoder, FrameInfo, LONGEST_FOOTER, MOST_F
 use crate::repo::keys::Keys;
 use crate::repo::layout::Place;
 use crate::repo::seal::{HEADER_LENGTH, HeaderError, Sealer, TAG_LENGTH};
-use crate::storage::{Key, Store, StoreErrorKind};
+use crate::storage::{Key, Store, StoreError, StoreErrorKind};
+use crate::units::ByteCount;
 use std::ops::Range;
 
 /// The end of an object that is read at first: holds the footer of all but large packs.
@@ -57,28 +58,55 @@ impl ObjectReader {
         Self::open_by(store, keys, place, most.max(FIRST_READ))
     }
 
+    /// The same with the reads of header and end under way together: for a large object where a read costs a round
+    /// trip. One that is small costs a read more than [`ObjectReader::open`].
+    ///
+    /// # Errors
+    /// As [`ObjectReader::open`].
+    pub fn open_in_one_trip(store: &dyn Store, keys: &Keys, place: &Place) -> Result<Self, RepoError> {
+        let (header, end) = std::thread::scope(|scope| {
+            let header = || store.read_range(&place.key, 0..HEADER_LENGTH as u64);
+            let header = std::thread::Builder::new().name("open-pack".to_owned()).spawn_scoped(scope, header);
+            let end = store.read_end(&place.key, FIRST_READ);
+            // Without a thread it is read afterwards.
+            (header.ok().and_then(|thread| thread.join().ok()), end)
+        });
+        let header = header.transpose().map_err(|error| missing(place, error))?;
+        let end = end.map_err(|error| missing(place, error))?;
+        Ok(Self::open_rest(store, keys, place, end, header)?.0)
+    }
+
     fn open_by(store: &dyn Store, keys: &Keys, place: &Place, first: u64) -> Result<Self, RepoError> {
-        let missing = |error: crate::storage::StoreError| match error.kind {
-            StoreErrorKind::NotFound => RepoError::Missing { object: place.key.clone() },
-            _ => RepoError::Store(error),
-        };
-        let (mut end, size) = store.read_end(&place.key, first).map_err(missing)?;
-        let size = size.as_u64();
-        let ending = Ending::read(&end).map_err(|why| RepoError::damaged(&place.key, why))?;
-        let needed = ending.footer_length + TRAILER_LENGTH as u64;
-        if needed > end.len() as u64 && needed + HEADER_LENGTH as u64 <= size {
-            end = store.read_end(&place.key, needed).map_err(missing)?.0;
-        }
-        let header = if end.len() as u64 == size {
-            end.get(..HEADER_LENGTH).unwrap_or(&end).to_vec()
-        } else {
-            store.read_range(&place.key, 0..HEADER_LENGTH as u64).map_err(missing)?
-        };
-        let mut opened = Self::assemble(keys, place, &header, &end, size)?;
+        let read = store.read_end(&place.key, first).map_err(|error| missing(place, error))?;
+        let (mut opened, end) = Self::open_rest(store, keys, place, read, None)?;
         if first > FIRST_READ {
             opened.held = end;
         }
         Ok(opened)
+    }
+
+    /// Goes on from what was read so far. With the object's end, as far as it was read.
+    fn open_rest(
+        store: &dyn Store,
+        keys: &Keys,
+        place: &Place,
+        (mut end, size): (Vec<u8>, ByteCount),
+        header: Option<Vec<u8>>,
+    ) -> Result<(Self, Vec<u8>), RepoError> {
+        let size = size.as_u64();
+        let ending = Ending::read(&end).map_err(|why| RepoError::damaged(&place.key, why))?;
+        let needed = ending.footer_length + TRAILER_LENGTH as u64;
+        if needed > end.len() as u64 && needed + HEADER_LENGTH as u64 <= size {
+            end = store.read_end(&place.key, needed).map_err(|error| missing(place, error))?.0;
+        }
+        let header = match header {
+            _ if end.len() as u64 == size => end.get(..HEADER_LENGTH).unwrap_or(&end).to_vec(),
+            Some(header) => header,
+            None => store
+                .read_range(&place.key, 0..HEADER_LENGTH as u64)
+                .map_err(|error| missing(place, error))?,
+        };
+        Ok((Self::assemble(keys, place, &header, &end, size)?, end))
     }
 
     /// Opens an object whose bytes are all in memory.
@@ -220,6 +248,13 @@ impl ObjectReader {
         let sealed = span.bytes.get_mut(start..start + length).ok_or_else(|| fails("length"))?;
         let stored = self.sealer.open_frame(frame as u64, false, sealed).map_err(|_| fails("seal"))?;
         decoder.decode(info, stored, plain).map_err(|_| fails("hash"))
+    }
+}
+
+fn missing(place: &Place, error: StoreError) -> RepoError {
+    match error.kind {
+        StoreErrorKind::NotFound => RepoError::Missing { object: place.key.clone() },
+        _ => RepoError::Store(error),
     }
 }
 

@@ -5,7 +5,7 @@ use crate::repo::frame::{Compression, EncodedFrame, FrameDecoder, FrameEncoder};
 use crate::repo::keys::{Keys, Secret, new_master};
 use crate::repo::layout::{Kind, Place};
 use crate::repo::seal::Identity;
-use crate::storage::faulty::FaultyStore;
+use crate::storage::faulty::{Fault, FaultyStore};
 use crate::storage::memory::MemoryStore;
 use crate::storage::{Key, Store};
 use crate::units::Timestamp;
@@ -157,4 +157,48 @@ fn an_object_that_is_read_at_once_takes_one_request_and_is_checked_all_the_same(
         assert!(read(&changed, 1 << 20).is_err(), "byte {at}");
         assert!(read(&bytes[..at], 1 << 20).is_err(), "cut at {at}");
     }
+}
+
+#[test]
+fn an_object_that_is_opened_in_one_trip_is_the_one_that_is_opened_in_two() {
+    let keys = sealed_keys(1);
+    let place = place("a");
+    let opened = |bytes: &[u8], store_fails_at: Option<u64>| {
+        let memory = MemoryStore::new();
+        memory.create(&place.key, bytes).unwrap();
+        let store = match store_fails_at {
+            None => FaultyStore::counting(memory),
+            Some(at) => FaultyStore::failing_only(memory, at, Fault::NeverSent),
+        };
+        let reader = ObjectReader::open_in_one_trip(&store, &keys, &place)?;
+        let mut decoder = FrameDecoder::new().unwrap();
+        let last = reader.frames().len() - 1;
+        let mut span = reader.fetch(&store, last..last + 1)?;
+        let mut plain = Vec::new();
+        reader.decode(&mut span, last, &mut decoder, &mut plain)?;
+        Ok::<_, RepoError>((plain, reader.size(), store.calls()))
+    };
+    // Of one small frame; larger than the first read; with a footer that is larger too.
+    let mut noise = vec![0; 100_000];
+    blake3::Hasher::new().finalize_xof().fill(&mut noise);
+    let many: Vec<&[u8]> = noise.chunks(50).collect();
+    for (frames, requests) in [(vec![&b"small"[..]], 3), (vec![&noise, b"last"], 3), (many, 4)] {
+        let bytes = object(&keys, &place, &frames);
+        let (plain, size, calls) = opened(&bytes, None).unwrap();
+        assert_eq!((plain.as_slice(), size, calls), (*frames.last().unwrap(), bytes.len() as u64, requests));
+        for at in 0..requests {
+            assert!(matches!(opened(&bytes, Some(at)), Err(RepoError::Store(_))), "request {at}");
+        }
+        for at in (0..bytes.len()).rev().step_by(1009) {
+            let mut changed = bytes.clone();
+            changed[at] ^= 4;
+            let in_two = ObjectReader::open_bytes(&keys, &place, &changed).is_ok();
+            if !in_two {
+                assert!(matches!(opened(&changed, None), Err(RepoError::Damaged { .. })), "byte {at}");
+            }
+        }
+    }
+    let store = MemoryStore::new();
+    let error = ObjectReader::open_in_one_trip(&store, &keys, &place).unwrap_err();
+    assert!(matches!(error, RepoError::Missing { .. }), "{error}");
 }
