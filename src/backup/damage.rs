@@ -14,7 +14,7 @@ const MOST_NAMED: usize = 200;
 /// Ours and the server's findings together: the server re-reads a torn page, but names five a file at most, and not
 /// in every language.
 ///
-/// On 19 checksums can be switched while the server runs: where they are not on at the end, too, what did not fit here
+/// Later servers may switch checksums while they run (19rc1 does not yet): where they are not on at the end, too, what did not fit here
 /// says nothing. The server knows when it switched: what it says counts in any case.
 pub(super) fn found(
     on_at_start: bool,

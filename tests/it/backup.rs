@@ -17,7 +17,7 @@ pub fn archiving(scratch: &Scratch, major: u32) -> (Cluster, Walden) {
 }
 
 /// The same, with more to say about the server.
-fn archiving_with(
+pub fn archiving_with(
     scratch: &Scratch,
     major: u32,
     more: impl FnOnce(crate::common::ClusterBuilder) -> crate::common::ClusterBuilder,

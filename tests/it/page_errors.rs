@@ -1,7 +1,7 @@
 //! Pages that fail their checksum: what of the cluster they belong to, and what becomes of the backup.
 
-use crate::backup::archiving;
-use crate::common::{Cluster, Replace, Scratch, StopMode, golden, newest_major};
+use crate::backup::{archiving, archiving_with};
+use crate::common::{Cluster, Replace, Scratch, StopMode, all_majors, golden, newest_major, test_all};
 use serde_json::Value;
 use std::fs;
 use std::os::unix::fs::FileExt;
@@ -20,8 +20,14 @@ fn spoil(cluster: &mut Cluster, pages: &[(String, Vec<u64>)]) {
 
 #[test]
 fn the_server_names_what_a_damaged_page_belongs_to() {
+    // The oldest and the newest catalogue that is asked; the others with `make test-all`.
+    let majors = if test_all() { all_majors() } else { vec![14, 19] };
+    majors.into_iter().for_each(names_are_told);
+}
+
+fn names_are_told(major: u32) {
     let scratch = Scratch::new();
-    let (mut cluster, walden) = archiving(&scratch, newest_major());
+    let (mut cluster, walden) = archiving_with(&scratch, major, |cluster| cluster.checksums(true));
     cluster.sql(
         "create schema \"odd schema\";
          create table \"odd schema\".orders (id int primary key, note text);
