@@ -135,9 +135,12 @@ const ALL: &[CommandSpec] = &[
         &[],
         "what there is, and which moments one can go back to",
         "Shows for each stanza the stretches of time to which one can recover, gaps in the archive, and the \
-         backups with their sizes and notes. Gaps and other things that are missing are no failure of it, as with \
-         pgBackRest: it ends with 0 and tells them, and with 50 where something could not be looked at. A program \
-         reads `status` and `problems` of each stanza in --output=json.",
+         backups with their sizes and notes. With several repositories that is what all of them bring back together: \
+         a restore takes each segment from whichever has it. What a repository could bring back if the others were \
+         gone stands under its line, after `alone:`, where it is something else; --output=json tells it of each. \
+         Gaps and other things that are missing are no failure of it, as with pgBackRest: it ends with 0 and tells \
+         them, and with 50 where something could not be looked at. A program reads `status` and `problems` of each \
+         stanza in --output=json.",
     ),
     command(
         "annotate",

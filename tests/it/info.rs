@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use serde_json::Value;
 
-use crate::common::{Cluster, Output, Scratch, Walden, majors_in_full};
+use crate::common::{Cluster, Output, Replace, Scratch, Walden, golden, majors_in_full};
 
 fn json(out: &Output) -> Value {
     serde_json::from_str(&out.stdout).unwrap_or_else(|e| panic!("{e}\n{out}"))
@@ -156,4 +156,104 @@ fn of_two_repositories_one_may_be_behind_or_gone() {
     );
     walden.fails(10, &["--repo=2", "info"]);
     walden.fails(50, &["--stanza=shop", "info"]);
+}
+
+#[test]
+fn what_each_of_two_repositories_brings_back_alone_is_told_and_restore_agrees() {
+    let scratch = Scratch::new();
+    let walden = Walden::new(&scratch);
+    let cluster =
+        Cluster::build(&scratch, 18).segment_size_mb(1).archive_command(&walden.archive_command()).start();
+    let second = format!("repo2-path={}", walden.join("repo2").display());
+    walden.configure_plain(&cluster, &[&second, "repo2-cipher-type=none"]);
+    walden.ok(&["stanza-create"]);
+    // The second repository has all WAL and no backup.
+    walden.ok(&["backup", "--type=full", "--start-fast"]);
+    cluster.sql("create table t (a int)");
+    // A moment between two commits, and the segment in which they are.
+    let round = |row: u32| {
+        cluster.sql(&format!("insert into t values ({row})"));
+        let moment = cluster
+            .sql("select to_char(clock_timestamp() at time zone 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"')");
+        cluster.sql(&format!("insert into t values ({row})"));
+        (moment, cluster.archive_now())
+    };
+    let (before, _) = round(1);
+    let (_, lost) = round(2);
+    let (after, newest) = round(3);
+    let whole = walden.ok(&["info"]);
+    assert_eq!(whole.stdout.matches("alone: ").count(), 1, "{whole}");
+    // The first has the backup and not all WAL.
+    let (held, path) = object(&walden, &lost);
+    fs::remove_file(path).unwrap();
+    let text = walden.ok(&["info"]);
+    assert_eq!(narrow(&text).lines().nth(3), whole.stdout.lines().nth(3), "together they lack nothing");
+    let told = json(&walden.ok(&["--output=json", "info"]));
+    let stanza = &told["stanzas"][0];
+    assert_eq!(stanza["status"], "ok", "{told:#}");
+    let window = |of: &Value| of["windows"][0]["until_lsn"].clone();
+    let (both, repositories) = (&stanza["clusters"][0], &stanza["repositories"]);
+    assert_eq!(repositories[0]["clusters"][0]["gaps"][0]["first_segment"], lost.as_str(), "{told:#}");
+    assert_eq!(repositories[1]["clusters"][0]["windows"], Value::Array(Vec::new()));
+    let lsn = |value: &Value| value.as_str().unwrap().to_owned();
+    let name = |value: &Value| cluster.sql(&format!("select pg_walfile_name('{}')", lsn(value)));
+    assert_eq!(name(&window(&repositories[0]["clusters"][0])), lost);
+    assert!(name(&window(both)) > newest);
+
+    // One repository by its number is told as if it were the only one.
+    let first = json(&walden.ok(&["--repo=1", "--output=json", "info"]));
+    let of_first = &first["stanzas"][0]["clusters"][0];
+    for key in ["windows", "gaps"] {
+        assert_eq!(of_first[key], repositories[0]["clusters"][0][key]);
+    }
+    assert!(!walden.ok(&["--repo=1", "info"]).stdout.contains("alone"));
+
+    // What is told is what a restore does: with the first alone it ends before the gap, with both it does not.
+    let until = |of: &Value| of["windows"][0]["until_at"].as_str().unwrap().to_owned();
+    assert!(before < until(of_first) && until(of_first) < after && after < until(both), "{told:#}");
+    let target = format!("--pg1-path={}", scratch.join("back").display());
+    let restore = |code: i32, to: &str, more: &[&str]| {
+        let to = format!("--target={to}");
+        let line: Vec<&str> =
+            ["restore", "--dry-run", "--type=time", &target, &to].iter().chain(more).copied().collect();
+        if code == 0 { walden.ok(&line) } else { walden.fails(code, &line) }
+    };
+    restore(0, &after, &[]);
+    // Where the other repository is gone, it is out of the configuration.
+    let only = |path: PathBuf| {
+        let lines = format!("[global]\nrepo1-path={}\nrepo1-cipher-type=none\n", path.display());
+        let config = scratch.write(walden.join("only.conf"), lines);
+        format!("--config={}", config.display())
+    };
+    let first_only = only(walden.repo_path());
+    restore(0, &before, &[&first_only]);
+    restore(43, &after, &[&first_only]);
+    restore(10, &before, &[&only(walden.join("repo2"))]);
+
+    let lines = text.stdout.lines().skip_while(|line| !line.starts_with("repo1"));
+    let said: String = lines
+        .map(|line| match line.strip_prefix("repo") {
+            // How wide a column is depends on sizes.
+            Some(_) => format!("{}\n", line.split_whitespace().collect::<Vec<_>>().join(" ")),
+            None => format!("{line}\n"),
+        })
+        .collect();
+    let clusters: Vec<&Value> =
+        repositories.as_array().unwrap().iter().map(|repository| &repository["clusters"]).collect();
+    let clusters = serde_json::to_string_pretty(&clusters).unwrap();
+    let mut replacements = vec![
+        Replace::text(walden.join("repo2").display(), "REPO2"),
+        Replace::text(walden.repo_path().display(), "REPO1"),
+        Replace::text(stanza["clusters"][0]["system_identifier"].as_str().unwrap(), "SYSTEM"),
+        Replace::Shape("0+.0 MB", "SIZE"),
+        Replace::Shape("0+.0 kB", "SIZE"),
+        Replace::Shape("0+ a+ ago", "AGO"),
+        Replace::Shape("\"duration_seconds\": 0+", "\"duration_seconds\": SECONDS"),
+    ];
+    replacements.extend(Replace::backup_ids());
+    replacements.extend(Replace::times());
+    replacements.extend(Replace::segments());
+    replacements.extend(Replace::lsns());
+    golden("info/two-repositories", &format!("{said}\n{clusters}\n"), &replacements);
+    assert!(walden.join("repo2").join(held).exists());
 }

@@ -22,6 +22,7 @@ use crate::retention::{RetentionError, Survey};
 use crate::settings::{ExpireSettings, RepositorySettings, RetentionSettings};
 use crate::units::{BackupId, Stanza};
 use crate::wal::WalError;
+use crate::wal::archive::asked::Asked;
 use crate::wal::archive::window::Union;
 use std::time::Duration;
 
@@ -283,9 +284,12 @@ fn tell(context: &Context<'_>, target: &RepositorySettings, done: &Done) -> bool
 
 /// How far back one can go now, and when all that goes has gone.
 fn how_far_back(plan: &Plan<'_>, repository: &Repository, stanza: &Stanza) -> Back {
-    let length = |kept_only: bool| {
-        let mut longest: Option<Duration> = None;
-        for (cluster, archive) in &plan.archives {
+    let mut back = Back { before: None, after: None };
+    let repositories = [repository];
+    for (cluster, archive) in &plan.archives {
+        // Most of what is looked into afterwards was looked into before.
+        let mut asked = Asked::new(Union { repositories: &repositories, stanza, system: cluster.system });
+        let mut newest = |kept_only: bool| {
             let of_this = plan
                 .decisions
                 .iter()
@@ -293,14 +297,12 @@ fn how_far_back(plan: &Plan<'_>, repository: &Repository, stanza: &Stanza) -> Ba
                 .filter_map(|one| one.record())
                 .filter(|record| record.system_identifier == cluster.system);
             let ends: Vec<End> = of_this.map(End::of).collect();
-            let union = Union { repositories: &[repository], stanza, system: cluster.system };
-            let windows = windows(archive, union, &ends).windows;
-            let newest = windows.first().and_then(|one| Some(render::between(one.from, one.until_at()?)));
-            longest = longest.max(newest);
-        }
-        longest
-    };
-    Back { before: length(false), after: length(true) }
+            let windows = windows(archive, &mut asked, &ends).windows;
+            windows.first().and_then(|one| Some(render::between(one.from, one.until_at()?)))
+        };
+        back = Back { before: back.before.max(newest(false)), after: back.after.max(newest(true)) };
+    }
+    back
 }
 
 fn failure(error: RetentionError, target: &RepositorySettings, settings: &ExpireSettings) -> Failure {

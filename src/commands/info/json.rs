@@ -1,7 +1,9 @@
 //! `info` for programs. Keys are stable; more may come. Moments are UTC text, sizes bytes, LSNs and system
 //! identifiers text.
 
-use super::view::{BackupView, ClusterView, Overview, RepositoryView, StanzaView, State};
+use super::view::{
+    Alone, BackupView, ClusterView, Overview, Problem, RepositoryView, StanzaView, State, problems_of,
+};
 use super::windows::{Ends, Gap, Until, Window};
 use crate::commands::notes::pins_json;
 use crate::repo::record::Record;
@@ -18,11 +20,7 @@ pub(super) fn document(overview: &Overview, set: Option<&str>) -> Value {
 }
 
 fn stanza(view: &StanzaView, set: Option<&str>, now: Timestamp) -> Value {
-    let problems: Vec<Value> = view
-        .problems()
-        .into_iter()
-        .map(|problem| json!({ "kind": problem.short, "message": problem.long }))
-        .collect();
+    let problems = problems(view.problems());
     let backups = view.backups.iter().filter(|one| set.is_none_or(|set| one.id.as_str().starts_with(set)));
     json!({
         "name": view.stanza.as_str(),
@@ -32,6 +30,11 @@ fn stanza(view: &StanzaView, set: Option<&str>, now: Timestamp) -> Value {
         "backups": backups.map(|one| backup(one, view, now)).collect::<Vec<_>>(),
         "repositories": view.repositories.iter().map(repository).collect::<Vec<_>>(),
     })
+}
+
+fn problems(problems: Vec<Problem>) -> Vec<Value> {
+    let value = |problem: Problem| json!({ "kind": problem.short, "message": problem.long });
+    problems.into_iter().map(value).collect()
 }
 
 fn cluster(view: &ClusterView) -> Value {
@@ -143,6 +146,17 @@ fn recorded(record: &Record, view: &BackupView, status: &str) -> Value {
     })
 }
 
+/// What a repository could bring back of a cluster without the others.
+fn alone(alone: &Alone) -> Value {
+    json!({
+        "system_identifier": alone.system.to_string(),
+        "timeline": alone.timeline.map(|timeline| timeline.as_u32()),
+        "windows": alone.windows.windows.iter().map(window).collect::<Vec<_>>(),
+        "gaps": alone.windows.gaps.iter().map(gap).collect::<Vec<_>>(),
+        "problems": problems(problems_of(&alone.windows)),
+    })
+}
+
 fn repository(view: &RepositoryView) -> Value {
     let mut value = json!({
         "repository": view.index,
@@ -160,6 +174,7 @@ fn repository(view: &RepositoryView) -> Value {
             "newest_segment": holding.newest_segment.map(|segment| segment.to_string()),
             "behind_segments": holding.behind,
             "lacking_segments": holding.lacking,
+            "clusters": holding.alone.iter().map(alone).collect::<Vec<_>>(),
         }),
     };
     if let (Value::Object(all), Value::Object(more)) = (&mut value, more) {

@@ -1,3 +1,5 @@
+mod alone;
+
 use super::*;
 use crate::commands::testing::{self, Shelf, cluster, hours_ago, record_of as record, shop};
 use crate::repo::notes::{Annotate, Note, Pin, Says};

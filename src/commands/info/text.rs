@@ -1,13 +1,14 @@
 //! `info` for people.
 
-use super::view::{BackupView, ClusterView, Holding, Overview, RepositoryView, StanzaView, State};
-use super::windows::{Until, Window, words};
+use super::view::{Alone, BackupView, ClusterView, Holding, Overview, StanzaView, State, problems_of};
+use super::windows::{Gap, Until, Window, Windows, words};
 use crate::failure::{Class, Failure};
 use crate::repo::notes::PinOf;
 use crate::repo::record::Record;
 use crate::report::render::{Align, Table, ago, between, count, duration, utc, utc_and_local, wrap};
 use crate::units::{ByteCount, Timestamp};
 use jiff::tz::TimeZone;
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 const WIDTH: usize = 100;
@@ -51,7 +52,7 @@ fn stanza(view: &StanzaView, now: Timestamp) -> String {
     if !view.backups.is_empty() {
         let _ = write!(text, "\n{}", backups(view, now));
     }
-    let _ = write!(text, "\n{}", repositories(&view.repositories));
+    let _ = write!(text, "\n{}", repositories(view, now));
     if !problems.is_empty() {
         text.push('\n');
         for problem in problems {
@@ -79,20 +80,25 @@ fn moments(cluster: &ClusterView, now: Timestamp) -> String {
     }
     let mut text = format!("\nYou can go back to any moment in\n{}", table.render());
     for gap in &windows.gaps {
-        let missing = if gap.segments == 1 {
-            format!("{} is missing", gap.first)
-        } else {
-            format!("{} segments missing, {} … {}", count(gap.segments), gap.first, gap.last)
-        };
-        let between = match (gap.after, gap.before) {
-            (Some(after), Some(before)) => format!("not between {} and {}", utc(after), utc(before)),
-            (Some(after), None) => format!("not after {}", utc(after)),
-            (None, Some(before)) => format!("not right before {}", utc(before)),
-            (None, None) => "not beyond a gap".to_owned(),
-        };
-        text.push_str(&item("  ", &format!("{between}: {missing}")));
+        text.push_str(&item("  ", &missing(gap)));
     }
     text
+}
+
+/// Which moments a gap takes away, and which segments would bring them back.
+fn missing(gap: &Gap) -> String {
+    let missing = if gap.segments == 1 {
+        format!("{} is missing", gap.first)
+    } else {
+        format!("{} segments missing, {} … {}", count(gap.segments), gap.first, gap.last)
+    };
+    let between = match (gap.after, gap.before) {
+        (Some(after), Some(before)) => format!("not between {} and {}", utc(after), utc(before)),
+        (Some(after), None) => format!("not after {}", utc(after)),
+        (None, Some(before)) => format!("not right before {}", utc(before)),
+        (None, None) => "not beyond a gap".to_owned(),
+    };
+    format!("{between}: {missing}")
 }
 
 fn range(window: &Window) -> String {
@@ -215,7 +221,8 @@ fn pins(backup: &BackupView, now: Timestamp) -> Vec<String> {
     backup.notes.holding(now).iter().map(words).collect()
 }
 
-fn repositories(views: &[RepositoryView]) -> String {
+fn repositories(stanza: &StanzaView, now: Timestamp) -> String {
+    let views = &stanza.repositories;
     let mut table = Table::new(&[Align::Left, Align::Left, Align::Left, Align::Right, Align::Left]);
     for view in views {
         let encrypted = match view.encrypted {
@@ -233,7 +240,60 @@ fn repositories(views: &[RepositoryView]) -> String {
         };
         table.row([format!("repo{}", view.index), view.place.clone(), encrypted.into(), size, state]);
     }
-    table.render()
+    let mut text = String::new();
+    for (line, view) in table.render().lines().zip(views) {
+        let _ = writeln!(text, "{line}");
+        if let State::Holds(holding) = &view.state {
+            holding.alone.iter().for_each(|one| text.push_str(&alone(one, &stanza.clusters, now)));
+        }
+    }
+    text
+}
+
+/// What a repository could bring back without the others, where that is not what all together can.
+fn alone(alone: &Alone, clusters: &[ClusterView], now: Timestamp) -> String {
+    /// Of windows, and of gaps. Who has more of them than fit in an eyeful looks into the JSON.
+    const MOST_SHOWN: usize = 3;
+    let Some(all) = clusters.iter().find(|one| one.cluster.system == alone.system) else {
+        return String::new();
+    };
+    let (own, all_windows) = (&alone.windows, &all.windows);
+    if own.windows == all_windows.windows && own.gaps == all_windows.gaps {
+        return String::new();
+    }
+    let mut lines = Vec::new();
+    let mut some = |lines_of: Vec<String>| {
+        let more = lines_of.len().saturating_sub(MOST_SHOWN);
+        lines.extend(lines_of.into_iter().take(MOST_SHOWN));
+        if more > 0 {
+            lines.push(format!("and {} more, which --output=json names", count(more as u64)));
+        }
+    };
+    if own.windows.is_empty() {
+        let why = if alone.has_backup { "WAL of its backups is missing" } else { "no backup" };
+        some(vec![format!("nothing ({why})")]);
+    }
+    some(own.windows.iter().map(|window| format!("{} ({})", range(window), words(window, now))).collect());
+    some(own.gaps.iter().filter(|gap| !all_windows.gaps.contains(gap)).map(missing).collect());
+    some(of_its_own(own, all_windows));
+
+    let mark = match clusters {
+        [_] => "  alone: ".to_owned(),
+        _ => format!("  alone, system {}: ", alone.system),
+    };
+    let margin = " ".repeat(mark.chars().count());
+    let marks = std::iter::once(mark.as_str()).chain(std::iter::repeat(margin.as_str()));
+    marks.zip(lines).map(|(mark, line)| item(mark, &line)).collect()
+}
+
+/// What is in the way of one repository and not of all together. That a backup lacks WAL shows in the windows.
+fn of_its_own(own: &Windows, all: &Windows) -> Vec<String> {
+    let told = |windows: &Windows| -> Vec<String> {
+        let without = Windows { without_wal: BTreeSet::new(), ..windows.clone() };
+        problems_of(&without).into_iter().map(|problem| problem.long).collect()
+    };
+    let all = told(all);
+    told(own).into_iter().filter(|problem| !all.contains(problem)).collect()
 }
 
 fn standing(holding: &Holding) -> String {

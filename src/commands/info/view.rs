@@ -1,6 +1,6 @@
 //! What `info` knows, before it is text or JSON.
 
-use super::windows::{End, Windows, in_words, windows};
+use super::windows::{End, Until, Windows, in_words, windows};
 use crate::commands::open::repository_failure;
 use crate::repo::notes::Notes;
 use crate::repo::record::{Outcome, Record};
@@ -8,6 +8,7 @@ use crate::repo::{Cluster, RepoError, Repository};
 use crate::settings::RepositorySettings;
 use crate::units::{BackupId, ByteCount, SegmentName, Stanza, SystemIdentifier, TimelineId, Timestamp};
 use crate::wal::archive::Archive;
+use crate::wal::archive::asked::Asked;
 use crate::wal::archive::window::Union;
 use std::collections::BTreeMap;
 
@@ -98,6 +99,20 @@ pub(super) struct Holding {
     pub behind: u64,
     /// Segments that another repository holds, between its own oldest and newest.
     pub lacking: u64,
+    /// What it could bring back without the others, for each cluster of the stanza.
+    pub alone: Vec<Alone>,
+}
+
+/// What a repository could bring back of a cluster if it were the only one: from its own backups, whose records it
+/// gives itself, and its own WAL.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Alone {
+    pub system: SystemIdentifier,
+    /// The newest of which it holds anything.
+    pub timeline: Option<TimelineId>,
+    /// Whether it holds a backup of which it gives the record.
+    pub has_backup: bool,
+    pub windows: Windows,
 }
 
 /// What a person should do something about.
@@ -124,25 +139,8 @@ impl StanzaView {
                 );
             }
         }
-        for cluster in &self.clusters {
-            for id in &cluster.windows.without_wal {
-                add(
-                    "WAL of a backup is missing",
-                    format!("backup {id} cannot be restored: WAL that belongs to it is missing"),
-                );
-            }
-            for trouble in &cluster.windows.troubles {
-                add("timeline unknown", trouble.clone());
-            }
-            for window in &cluster.windows.windows {
-                if let super::windows::Until::Unreadable(why) = &window.until {
-                    add(
-                        "WAL cannot be read",
-                        format!("where timeline {} ends could not be read: {why}", window.timeline),
-                    );
-                }
-            }
-        }
+        problems.extend(self.clusters.iter().flat_map(|cluster| problems_of(&cluster.windows)));
+        let mut add = |short, long: String| problems.push(Problem { short, long });
         for repository in &self.repositories {
             match &repository.state {
                 State::Unavailable(why) => {
@@ -182,6 +180,24 @@ impl StanzaView {
         self.backups.iter().any(|backup| backup.record.is_err() || backup.notes.unsettled().next().is_some())
             || self.repositories.iter().any(|repository| repository.state.is_untold())
     }
+}
+
+/// What keeps windows from being longer, other than gaps between them.
+pub(super) fn problems_of(windows: &Windows) -> Vec<Problem> {
+    let lacking = windows.without_wal.iter().map(|id| Problem {
+        short: "WAL of a backup is missing",
+        long: format!("backup {id} cannot be restored: WAL that belongs to it is missing"),
+    });
+    let troubles = windows.troubles.iter();
+    let troubles = troubles.map(|trouble| Problem { short: "timeline unknown", long: trouble.clone() });
+    let unreadable = windows.windows.iter().filter_map(|window| match &window.until {
+        Until::Unreadable(why) => Some(Problem {
+            short: "WAL cannot be read",
+            long: format!("where timeline {} ends could not be read: {why}", window.timeline),
+        }),
+        _ => None,
+    });
+    lacking.chain(troubles).chain(unreadable).collect()
 }
 
 /// What one repository says of a stanza, or why it says nothing.
@@ -231,7 +247,8 @@ pub(super) fn look(
     let mut clusters: BTreeMap<SystemIdentifier, Cluster> = BTreeMap::new();
     let mut backups: BTreeMap<BackupId, BackupView> = BTreeMap::new();
     let mut states: Vec<State> = Vec::with_capacity(opened.len());
-    for one in opened {
+    let mut own: Vec<Vec<(SystemIdentifier, End)>> = vec![Vec::new(); opened.len()];
+    for (one, own) in opened.iter().zip(&mut own) {
         let said = match ask(one, stanza) {
             Ok(said) => said,
             Err(error) => {
@@ -243,6 +260,7 @@ pub(super) fn look(
         for (id, record, notes) in said.backups {
             if let Ok(record) = &record {
                 holding.backup_bytes = holding.backup_bytes.plus(ByteCount::new(record.sizes.added_bytes));
+                own.push((record.system_identifier, End::of(record)));
             }
             add_backup(&mut backups, id, record, notes, one.settings.index);
         }
@@ -262,16 +280,18 @@ pub(super) fn look(
         .filter(|(_, state)| matches!(state, State::Holds(_)))
         .map(|(at, _)| at)
         .collect();
-    let repositories: Vec<&Repository> =
-        holding.iter().filter_map(|at| opened.get(*at)).map(|one| &one.repository).collect();
+    let holders: Vec<Holder<'_>> = holding
+        .iter()
+        .filter_map(|at| Some(Holder { repository: &opened.get(*at)?.repository, own: own.get(*at)? }))
+        .collect();
     let mut views = Vec::with_capacity(clusters.len());
     for cluster in clusters.into_values() {
-        let (view, wal) = look_at_wal(stanza, cluster, &repositories, &backups);
+        let (view, wal) = look_at_wal(stanza, cluster, &holders, &backups);
         views.push(view);
         for (at, held) in holding.iter().zip(wal) {
             let Some(state) = states.get_mut(*at) else { continue };
             match (held, &mut *state) {
-                (Ok(held), State::Holds(holding)) => holding.add(&held),
+                (Ok(held), State::Holds(holding)) => holding.add(held),
                 (Ok(_), _) => {}
                 (Err(why), _) => *state = State::Unavailable(format!("its WAL could not be listed: {why}")),
             }
@@ -325,31 +345,62 @@ fn add_backup(
     }
 }
 
-/// The cluster's windows, and what each of `repositories` holds of its WAL, or why that is not known.
+/// A repository that holds the stanza, and the backups of which it gives the record.
+struct Holder<'a> {
+    repository: &'a Repository,
+    own: &'a [(SystemIdentifier, End)],
+}
+
+/// The cluster's windows, and what each of `holders` holds of its WAL and could bring back alone, or why that is not
+/// known. Lists each repository once; the views of single ones are made of the same listing.
 fn look_at_wal(
     stanza: &Stanza,
     cluster: Cluster,
-    repositories: &[&Repository],
+    holders: &[Holder<'_>],
     backups: &BTreeMap<BackupId, BackupView>,
 ) -> (ClusterView, Vec<Result<Holding, String>>) {
-    let archive = Archive::read(repositories, stanza, cluster.system, cluster.segment_size);
+    let repositories: Vec<&Repository> = holders.iter().map(|one| one.repository).collect();
+    let system = cluster.system;
+    let archive = Archive::read(&repositories, stanza, system, cluster.segment_size);
     let newest = archive.newest_timeline();
-    let held = (0..repositories.len())
-        .map(|at| match archive.unread().iter().find(|(unread, _)| *unread == at) {
-            Some((_, error)) => Err(in_words(error)),
-            None => Ok(wal_held(&archive, newest, at)),
-        })
-        .collect();
     let ends: Vec<End> = backups
         .values()
         .filter_map(|backup| backup.record.as_ref().ok())
-        .filter(|record| record.system_identifier == cluster.system)
+        .filter(|record| record.system_identifier == system)
         .map(End::of)
         .collect();
-    let union = Union { repositories, stanza, system: cluster.system };
-    let windows = windows(&archive, union, &ends);
+    let mut asked = Asked::new(Union { repositories: &repositories, stanza, system });
+    let windows = windows(&archive, &mut asked, &ends);
     let timeline = newest.max(ends.iter().map(|end| end.timeline).max());
+    let held = holders
+        .iter()
+        .enumerate()
+        .map(|(at, holder)| match archive.unread().iter().find(|(unread, _)| *unread == at) {
+            Some((_, error)) => Err(in_words(error)),
+            None => {
+                let mut held = wal_held(&archive, newest, at);
+                held.alone.extend(alone(&archive, at, &mut asked, system, holder.own));
+                Ok(held)
+            }
+        })
+        .collect();
     (ClusterView { cluster, timeline, windows }, held)
+}
+
+/// What the repository at `at` could bring back without the others.
+fn alone(
+    archive: &Archive,
+    at: usize,
+    asked: &mut Asked<'_>,
+    system: SystemIdentifier,
+    own: &[(SystemIdentifier, End)],
+) -> Option<Alone> {
+    let archive = archive.alone(at)?;
+    let of_this = own.iter().filter(|(cluster, _)| *cluster == system);
+    let ends: Vec<End> = of_this.map(|(_, end)| end.clone()).collect();
+    let timeline = archive.newest_timeline().max(ends.iter().map(|end| end.timeline).max());
+    let windows = windows(&archive, asked, &ends);
+    Some(Alone { system, timeline, has_backup: !ends.is_empty(), windows })
 }
 
 /// What a repository holds of the WAL, and how far it is behind the others on the newest timeline.
@@ -374,10 +425,11 @@ fn wal_held(archive: &Archive, newest: Option<TimelineId>, at: usize) -> Holding
 }
 
 impl Holding {
-    fn add(&mut self, wal: &Self) {
+    fn add(&mut self, wal: Self) {
         self.wal_bytes = self.wal_bytes.plus(wal.wal_bytes);
         self.behind += wal.behind;
         self.lacking += wal.lacking;
         self.newest_segment = self.newest_segment.max(wal.newest_segment);
+        self.alone.extend(wal.alone);
     }
 }

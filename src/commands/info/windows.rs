@@ -6,8 +6,9 @@ use crate::repo::record::Record;
 use crate::report::render;
 use crate::units::{BackupId, Lsn, SegmentName, TimelineId, Timestamp};
 use crate::wal::archive::Archive;
+use crate::wal::archive::asked::Asked;
 use crate::wal::archive::lineage::Reach;
-use crate::wal::archive::window::{LastCommit, Union};
+use crate::wal::archive::window::LastCommit;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// A backup as far as windows are concerned.
@@ -115,15 +116,16 @@ struct Found {
     reach: Reach,
 }
 
-/// Finds them. Reads histories, and the footers of a few segments for each window.
-pub(in crate::commands) fn windows(archive: &Archive, union: Union<'_>, backups: &[End]) -> Windows {
+/// Finds them. Reads the history of each timeline, and for each window the end of its newest segment: where no
+/// transaction ended in that, of the segments before it, too. What `asked` remembers is not read again.
+pub(in crate::commands) fn windows(archive: &Archive, asked: &mut Asked<'_>, backups: &[End]) -> Windows {
     let mut result = Windows::default();
     let mut timelines: BTreeSet<TimelineId> = archive.timelines().collect();
     timelines.extend(archive.histories().map(|(timeline, _)| timeline));
     timelines.extend(backups.iter().map(|backup| backup.timeline));
     let mut lineages = BTreeMap::new();
     for timeline in timelines {
-        match archive.lineage(union, timeline) {
+        match asked.lineage(archive, timeline) {
             Ok(Some(lineage)) => {
                 lineages.insert(timeline, lineage);
             }
@@ -153,7 +155,7 @@ pub(in crate::commands) fn windows(archive: &Archive, union: Union<'_>, backups:
             if left.is_some_and(|(fork, _)| one.reach.end <= fork) {
                 continue;
             }
-            let until = last_commit(archive, union, lineage, one.backup.stop);
+            let until = last_commit(archive, asked, lineage, one.backup.stop);
             let window = Window {
                 timeline: *timeline,
                 backup: one.backup.id.clone(),
@@ -217,8 +219,8 @@ fn along(archive: &Archive, lineage: &TimelineHistory, restorable: &[&End]) -> V
     found
 }
 
-fn last_commit(archive: &Archive, union: Union<'_>, lineage: &TimelineHistory, from: Lsn) -> Until {
-    match archive.window(union, lineage, from) {
+fn last_commit(archive: &Archive, asked: &mut Asked<'_>, lineage: &TimelineHistory, from: Lsn) -> Until {
+    match asked.window(archive, lineage, from) {
         Ok(Some(window)) => match window.last_commit {
             LastCommit::At(commit) => Until::Commit(commit.at),
             LastCommit::None => Until::NothingSince,

@@ -2,10 +2,11 @@
 //!
 //! [`Archive`] is the whole of a cluster's WAL over several repositories. [`look`] has the listings that
 //! `archive-get` can afford: one folder, one timeline. [`lineage`] tells what is missing on the way from one
-//! position to another; [`window`] up to when one can recover.
+//! position to another; [`window`] up to when one can recover; [`asked`] remembers what was read for that.
 //!
 //! A name in a listing says that an object is there, not that it is whole: reading it tells.
 
+pub mod asked;
 pub mod lineage;
 pub mod look;
 pub mod runs;
@@ -96,6 +97,29 @@ struct Timeline {
     tails: BTreeMap<Tail, RepoSet>,
 }
 
+impl Timeline {
+    /// What `repository` holds of it, which is all there is in `only`; `None` where that is nothing.
+    fn alone(&self, repository: usize, only: RepoSet) -> Option<Self> {
+        fn of<T: Clone + Ord>(
+            all: &BTreeMap<T, RepoSet>,
+            repository: usize,
+            only: RepoSet,
+        ) -> BTreeMap<T, RepoSet> {
+            let held = all.iter().filter(|(_, held)| held.contains(repository));
+            held.map(|(one, _)| (one.clone(), only)).collect()
+        }
+        let union = self.held.get(repository).cloned().unwrap_or_default();
+        let mut held = vec![Runs::EMPTY; self.held.len()];
+        if let Some(held) = held.get_mut(repository) {
+            held.clone_from(&union);
+        }
+        let partials = of(&self.partials, repository, only);
+        let tails = of(&self.tails, repository, only);
+        let nothing = union.is_empty() && partials.is_empty() && tails.is_empty();
+        (!nothing).then_some(Self { held, union, partials, tails })
+    }
+}
+
 /// A cluster's WAL in one or more repositories at the time of the listing.
 #[derive(Debug)]
 pub struct Archive {
@@ -164,6 +188,31 @@ impl Archive {
         for history in found.histories {
             self.histories.entry(history).or_default().add(at);
         }
+    }
+
+    /// What one of the repositories holds, without the others; `None` for one that was not listed. Its place in
+    /// the list stays what it is, so the same [`window::Union`] serves. Reads nothing.
+    #[must_use]
+    pub fn alone(&self, repository: usize) -> Option<Self> {
+        let stored = self.stored_bytes(repository)?;
+        let only: RepoSet = std::iter::once(repository).collect();
+        Some(Self {
+            segment_size: self.segment_size,
+            repositories: self.repositories,
+            timelines: self
+                .timelines
+                .iter()
+                .filter_map(|(id, timeline)| Some((*id, timeline.alone(repository, only)?)))
+                .collect(),
+            histories: self
+                .histories
+                .iter()
+                .filter(|(_, held)| held.contains(repository))
+                .map(|(timeline, _)| (*timeline, only))
+                .collect(),
+            stored: [(repository, stored)].into(),
+            unread: Vec::new(),
+        })
     }
 
     /// The repositories that could not be listed, and why.

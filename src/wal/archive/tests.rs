@@ -316,3 +316,76 @@ fn beyond_a_fork_the_ancestors_tail_counts_up_to_it() {
     assert!(view.needed(&second, from, at(3_000)).is_complete());
     assert!(!view.needed(&second, from, at(3_001)).is_complete());
 }
+
+#[test]
+fn one_repository_alone_is_what_listing_it_alone_tells() {
+    let (one, two) = (Place::new(), Place::new());
+    for number in [3, 4, 5] {
+        one.put(name(1, number), None);
+    }
+    for number in [4, 5, 6] {
+        two.put(name(1, number), None);
+    }
+    two.put_as(name(1, 7), None, Destination::Partial);
+    put_tail(&two, 0, 5_000, "a");
+    one.put(name(2, 8), None);
+    let env = env();
+    let second = history(2, &[(1, 7 * MIB)]);
+    store_history(two.wal(), b"1\t0/700000\tno reason\n", &second, &env).unwrap();
+    let both = [&one.repo, &two.repo];
+    let archive = Archive::read(&both, &one.stanza, SystemIdentifier::new(7), size());
+    assert!(archive.alone(2).is_none());
+    for (at, place) in [(0, &one), (1, &two)] {
+        let (alone, listed) = (archive.alone(at).unwrap(), place.view());
+        let lines = |archive: &Archive, at: usize| {
+            let mut lines: Vec<String> = archive.timelines().map(|one| format!("timeline {one}")).collect();
+            lines.extend(archive.histories().map(|(one, held)| format!("{one} {}", held.contains(at))));
+            for timeline in archive.timelines() {
+                lines.push(format!("{:?}", archive.segments(timeline)));
+                lines.push(format!("{:?}", archive.segments_in(timeline, at)));
+                lines.extend(
+                    archive.partials(timeline).map(|(one, held)| format!("{one:?} {}", held.contains(at))),
+                );
+                lines.extend(
+                    archive.tails(timeline).map(|(one, held)| format!("{one:?} {}", held.contains(at))),
+                );
+            }
+            lines.push(format!("{:?} {:?}", archive.newest_timeline(), archive.stored_bytes(at)));
+            lines
+        };
+        assert_eq!(lines(&alone, at), lines(&listed, 0));
+        assert!(alone.segments_in(timeline(1), 1 - at).is_empty() && alone.stored_bytes(1 - at).is_none());
+    }
+}
+
+#[test]
+fn what_was_asked_is_not_asked_again_even_if_it_failed() {
+    use super::asked::Asked;
+    use crate::storage::faulty::{Fault, FaultyStore};
+    let memory = MemoryStore::new();
+    let place = Place {
+        repo: Repository::create(Arc::new(memory.clone()), None, "memory", &env()).unwrap(),
+        ..Place::new()
+    };
+    for number in 3..=9 {
+        place.put(name(1, number), (number < 5).then_some(100));
+    }
+    let root = TimelineHistory::root(timeline(1));
+    let archive = place.view();
+    let look = |store: &FaultyStore<MemoryStore>, looks: usize| {
+        let repo = Repository::open(Arc::new(store.clone()), &|| Ok(None)).unwrap();
+        let repositories = [&repo];
+        let system = SystemIdentifier::new(7);
+        let mut asked = Asked::new(Union { repositories: &repositories, stanza: &place.stanza, system });
+        let windows: Vec<_> = (0..looks).map(|_| asked.window(&archive, &root, Lsn::new(3 * MIB))).collect();
+        windows.into_iter().map(|window| window.map(|window| window.unwrap().last_commit)).collect::<Vec<_>>()
+    };
+    let (once, thrice) = (FaultyStore::counting(memory.clone()), FaultyStore::counting(memory.clone()));
+    assert_eq!(look(&once, 1).remove(0).unwrap(), look(&thrice, 3).remove(2).unwrap());
+    assert_eq!(once.log(), thrice.log());
+    // The first call opens the repository.
+    let broken = FaultyStore::failing_only(memory, once.calls() - 3, Fault::NeverSent);
+    let told = look(&broken, 2);
+    assert!(told.iter().all(Result::is_err), "{told:?}");
+    assert_eq!(broken.calls(), once.calls() - 2, "{:#?}", broken.log());
+}

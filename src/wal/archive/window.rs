@@ -1,7 +1,7 @@
 //! Windows: up to where one can recover from a backup's end, and the last commit there.
 
-use super::Archive;
 use super::lineage::Reach;
+use super::{Archive, RepoSet};
 use crate::postgres::history::TimelineHistory;
 use crate::repo::Repository;
 use crate::units::{Lsn, SegmentName, Stanza, SystemIdentifier, TimelineId, Timestamp};
@@ -116,13 +116,22 @@ impl Archive {
         union: Union<'_>,
         timeline: TimelineId,
     ) -> Result<Option<TimelineHistory>, WalError> {
+        self.lineage_by(timeline, |later, holders| {
+            union.first(holders.iter(), |wal| read_history(wal, later))
+        })
+    }
+
+    /// The same, by whoever reads the history of a timeline that these repositories hold.
+    pub(super) fn lineage_by<E>(
+        &self,
+        timeline: TimelineId,
+        mut read: impl FnMut(TimelineId, RepoSet) -> Result<Option<TimelineHistory>, E>,
+    ) -> Result<Option<TimelineHistory>, E> {
         if timeline == TimelineId::FIRST {
             return Ok(Some(TimelineHistory::root(timeline)));
         }
         for (later, holders) in self.histories().filter(|(later, _)| *later >= timeline) {
-            let Some(history) = union.first(holders.iter(), |wal| read_history(wal, later))? else {
-                continue;
-            };
+            let Some(history) = read(later, holders)? else { continue };
             if let Some(implied) = history.implied_for(timeline) {
                 return Ok(Some(implied));
             }
@@ -140,18 +149,30 @@ impl Archive {
         lineage: &TimelineHistory,
         from: Lsn,
     ) -> Result<Option<Window>, WalError> {
+        self.window_by(lineage, from, |segment| {
+            Ok(self.segment_info(union, segment)?.and_then(|info| info.last_commit))
+        })
+    }
+
+    /// The same, by whoever tells the last commit of a segment. Asks for the newest segment first.
+    pub(super) fn window_by<E>(
+        &self,
+        lineage: &TimelineHistory,
+        from: Lsn,
+        last_commit_of: impl FnMut(SegmentName) -> Result<Option<CommitPoint>, E>,
+    ) -> Result<Option<Window>, E> {
         let Some(reach) = self.reach(lineage, from) else { return Ok(None) };
-        let last_commit = self.last_commit(union, lineage, from, &reach)?;
+        let last_commit = self.last_commit(lineage, from, &reach, last_commit_of)?;
         Ok(Some(Window { from, timeline: lineage.timeline(), reach, last_commit }))
     }
 
-    fn last_commit(
+    fn last_commit<E>(
         &self,
-        union: Union<'_>,
         lineage: &TimelineHistory,
         from: Lsn,
         reach: &Reach,
-    ) -> Result<LastCommit, WalError> {
+        mut last_commit_of: impl FnMut(SegmentName) -> Result<Option<CommitPoint>, E>,
+    ) -> Result<LastCommit, E> {
         let size = self.segment_size();
         let first = size.number_of(from);
         let Some(last) = reach.last.and_then(|last| last.number(size)) else { return Ok(LastCommit::None) };
@@ -161,8 +182,7 @@ impl Archive {
             }
             let owner = lineage.owner_of_segment(number, size);
             let Some(segment) = SegmentName::from_number(owner, number, size) else { break };
-            let info = self.segment_info(union, segment)?;
-            if let Some(commit) = info.and_then(|info| info.last_commit) {
+            if let Some(commit) = last_commit_of(segment)? {
                 return Ok(LastCommit::At(commit));
             }
         }
