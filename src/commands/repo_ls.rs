@@ -1,4 +1,5 @@
-//! `repo-ls`: what lies in a repository. No key is needed to look at names.
+//! `repo-ls`: what lies in a repository. No key is needed to look at names. Of several repositories the first that
+//! can be listed: which one that is matters to who looks, so it is said where it is not the first.
 
 use super::open::{open_store, repository_failure, store_failure};
 use super::{Context, Outcome, no_stdout, word};
@@ -15,37 +16,93 @@ use std::collections::BTreeMap;
 const SORTED: usize = 50_000;
 
 pub(super) fn run(context: &Context<'_>) -> Result<Outcome, Failure> {
-    let settings = context.settings.repository_to_write()?;
-    let store = open_store(&settings)?;
+    let repositories = context.settings.repositories()?;
+    let path = path_argument(context, repositories.first().ok_or_else(not_configured)?)?;
+    let mut troubles: Vec<Failure> = Vec::new();
+    for settings in &repositories {
+        match list(context, settings, path.as_ref()) {
+            Ok(place) => {
+                troubles.iter().for_each(|failure| context.report.warn(failure.one_line()));
+                if !troubles.is_empty() {
+                    context.report.info(format!("this is what lies in {} ({place})", settings.name()));
+                    return Ok(Outcome::DoneWithWarnings);
+                }
+                return Ok(Outcome::Done);
+            }
+            Err(Stopped::Next(failure)) => troubles.push(failure),
+            Err(Stopped::Nothing(path, place)) => {
+                let others = repositories.iter().filter(|one| one.index != settings.index);
+                return Err(absent(&path, settings, place, troubles, others));
+            }
+            Err(Stopped::ForGood(failure)) => {
+                troubles.iter().for_each(|failure| context.report.warn(failure.one_line()));
+                return Err(failure);
+            }
+        }
+    }
+    Err(Failure::all(troubles).unwrap_or_else(not_configured))
+}
+
+pub(super) fn not_configured() -> Failure {
+    Failure::new(Class::Usage, "no repository is configured")
+}
+
+/// Why a repository was not listed.
+enum Stopped {
+    /// Nothing was written yet, so another may be listed instead.
+    Next(Failure),
+    /// It answers, and has nothing of this name. Where it is.
+    Nothing(Key, String),
+    ForGood(Failure),
+}
+
+/// Lists one repository; says where it is.
+fn list(context: &Context<'_>, settings: &RepositorySettings, path: Option<&Key>) -> Result<String, Stopped> {
+    let store = open_store(settings).map_err(Stopped::Next)?;
     let (name, place) = (settings.name(), store.describe());
     read_repository_file(&*store)
-        .map_err(|error| repository_failure(error, &settings, format!("cannot list {name}")))?;
-    let path = path_argument(context, &settings)?;
+        .map_err(|error| Stopped::Next(repository_failure(error, settings, format!("cannot list {name}"))))?;
     let mut lines = Lines::new(context.report, context.settings.recurse());
-    let could_not = |error| store_failure(error, &settings, format!("could not list {name} in {place}"));
+    let could_not = |error| store_failure(error, settings, format!("could not list {name} in {place}"));
+    let no_stdout = |error| Stopped::ForGood(no_stdout(error));
 
     let mut listing = Listing { store: &*store, lines: &mut lines };
-    let listed = if context.settings.recurse() {
-        listing.everything(path.as_ref())
-    } else {
-        listing.level(path.as_ref())
-    };
+    let listed = if context.settings.recurse() { listing.everything(path) } else { listing.level(path) };
     match listed {
         Ok(()) => {}
-        Err(Trouble::Store(error)) => return Err(could_not(error)),
+        Err(Trouble::Store(error)) if lines.written == 0 => return Err(Stopped::Next(could_not(error))),
+        Err(Trouble::Store(error)) => return Err(Stopped::ForGood(could_not(error))),
         Err(Trouble::Stdout(error)) => return Err(no_stdout(error)),
     }
-    if let (Some(path), 0) = (&path, lines.count) {
+    if let (Some(path), 0) = (path, lines.count) {
         // Not a folder: then it is an object, or nothing at all.
-        match store.size(path).map_err(could_not)? {
+        match store.size(path).map_err(|error| Stopped::Next(could_not(error)))? {
             Some(size) => {
                 lines.object(path.file_name(), &Listed { key: path.clone(), size }).map_err(no_stdout)?
             }
-            None => return Err(nothing_there(path, &settings, &place)),
+            None => return Err(Stopped::Nothing(path.clone(), place)),
         }
     }
     lines.finish().map_err(no_stdout)?;
-    Ok(Outcome::Done)
+    Ok(place)
+}
+
+/// One repository answers and has nothing of a name. Those that could not be looked into before it may.
+fn absent<'a>(
+    path: &Key,
+    settings: &RepositorySettings,
+    place: String,
+    troubles: Vec<Failure>,
+    others: impl Iterator<Item = &'a RepositorySettings>,
+) -> Failure {
+    match Failure::all(troubles) {
+        Some(failure) => {
+            failure.because_text(format!("and {} ({place}) holds nothing of that name", settings.name()))
+        }
+        None => others.fold(nothing_there(path, &[(settings, place)]), |failure, other| {
+            failure.next(format!("--repo={} looks in {}.", other.index, other.name()))
+        }),
+    }
 }
 
 /// The path that was given, as a key; `None` for the whole repository.
@@ -65,9 +122,12 @@ pub(super) fn path_argument(
     })
 }
 
-pub(super) fn nothing_there(path: &Key, settings: &RepositorySettings, place: &str) -> Failure {
-    Failure::new(Class::NoRepository, format!("there is nothing named \"{path}\" in {}", settings.name()))
-        .because_text(format!("neither an object nor a folder of that name lies in {place}"))
+/// None of these repositories, each with where it is, has anything of a name.
+pub(super) fn nothing_there(path: &Key, looked_in: &[(&RepositorySettings, String)]) -> Failure {
+    let names: Vec<String> = looked_in.iter().map(|(settings, _)| settings.name()).collect();
+    let places: Vec<&str> = looked_in.iter().map(|(_, place)| place.as_str()).collect();
+    Failure::new(Class::NoRepository, format!("there is nothing named \"{path}\" in {}", names.join(", ")))
+        .because_text(format!("neither an object nor a folder of that name lies in {}", places.join(", ")))
         .next("`walden repo-ls` shows the top of the repository, --recurse everything.")
 }
 

@@ -186,13 +186,16 @@ const ALL: &[CommandSpec] = &[
         &[("PATH", Optional)],
         "list what is in a repository",
         "Paths are those of src/repo/FORMAT.md, relative to the repository. For looking; nothing in it needs \
-         to be moved or deleted by hand.",
+         to be moved or deleted by hand. Without --repo the repository with the lowest number that can be listed; \
+         where an earlier one could not be, that is told, and it ends with 50.",
     ),
     command(
         "repo-get",
         &[("PATH", Required)],
         "write the contents of one stored object to stdout",
-        "Opened and checked: decrypted, decompressed, every byte verified.",
+        "Opened and checked: decrypted, decompressed, every byte verified. Without --repo from the first repository \
+         that gives it whole; which one is told on stderr where it is not that of the lowest number. Where an earlier \
+         one could not be looked into or has it damaged, it ends with 50.",
     ),
     without_configuration(command(
         "key-generate",

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::PathBuf;
+use std::process::Stdio;
 
 use serde_json::Value;
 
@@ -156,6 +157,44 @@ fn of_two_repositories_one_may_be_behind_or_gone() {
     );
     walden.fails(10, &["--repo=2", "info"]);
     walden.fails(50, &["--stanza=shop", "info"]);
+    // The first one is there: what needs only one repository is as it always is.
+    walden.ok(&["repo-ls"]);
+    assert!(walden.ok(&["repo-get", &held]).stderr.is_empty());
+
+    // The other way round, the second serves in its place, and says so.
+    fs::rename(walden.join("elsewhere"), walden.join("repo2")).unwrap();
+    let newest = cluster.archive_now();
+    let (held, path) = object(&walden, &newest);
+    let segment = fs::read(cluster.data().join("pg_wal").join(&newest)).unwrap();
+    let get = |code: i32, more: &[&str]| {
+        let copy = walden.join("segment");
+        let mut get = walden.command(&[more, &["repo-get", &held]].concat());
+        let output = get.stdout(fs::File::create(&copy).unwrap()).stderr(Stdio::piped()).output().unwrap();
+        let told = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(code), "{told}");
+        (fs::read(copy).unwrap() == segment, told)
+    };
+    assert_eq!(get(0, &["--repo=2"]), (true, String::new()));
+    let mut bytes = fs::read(&path).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs::write(&path, bytes).unwrap();
+    let (right, told) = get(50, &[]);
+    assert!(right && told.contains("repo1") && told.contains(&format!("{held} is from repo2")), "{told}");
+    assert!(!get(40, &["--repo=1"]).0);
+    fs::remove_file(path).unwrap();
+    let (right, told) = get(0, &[]);
+    assert!(right && told.contains("not in repo1"), "{told}");
+    fs::rename(walden.repo_path(), walden.join("elsewhere")).unwrap();
+    assert!(get(50, &[]).0);
+    let listed = walden.fails(50, &["repo-ls", "--recurse"]);
+    assert!(
+        listed.stdout.contains(&held) && listed.stderr.contains("this is what lies in repo2"),
+        "{listed}"
+    );
+    let listed = json(&walden.fails(50, &["--output=json", "repo-ls", "shop"]));
+    assert!(listed.as_array().is_some_and(|all| all.iter().any(|one| one["name"] == "wal")), "{listed:#}");
+    walden.fails(10, &["--repo=1", "repo-ls"]);
 }
 
 #[test]

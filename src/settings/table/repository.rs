@@ -46,7 +46,7 @@ pub(super) const OPTIONS: &[OptionSpec] = &[
         "stanza-delete", "stanza-upgrade", "unpin",
         "verify",
     ])
-    .unset("backup, repo-ls, repo-get: the lowest number; others: all of them")
+    .unset("backup: the lowest number; repo-ls, repo-get: the first that serves; others: all of them")
     .per_run(),
     option(
         "repo-type",
