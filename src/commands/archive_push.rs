@@ -12,12 +12,12 @@ use crate::settings::{Compression, RepositorySettings};
 use crate::storage::Created;
 use crate::units::WalFileName;
 use crate::wal::WalError;
-use crate::wal::push::{Ahead, Push, PushError, Trouble, push, push_waiting};
+use crate::wal::push::{Push, PushError, Trouble, push, push_waiting};
 use std::path::Path;
 use std::time::Duration;
 
 /// How long a push that has failed goes on with what waits behind the file. PostgreSQL asks three times, a second apart,
-/// and then once a minute: and it waits for the answer when it is told to shut down.
+/// and then once a minute.
 const PATIENCE_AHEAD: Duration = Duration::from_secs(10);
 
 /// See the module.
@@ -43,7 +43,7 @@ pub(super) fn run(context: &Context<'_>) -> Result<Outcome, Failure> {
             Err(failure) => found.push((repository, Err(failure))),
         }
     }
-    let mut ahead = None;
+    let mut ahead = 0;
     if !opened.is_empty() {
         let open: Vec<&Repository> = opened.iter().map(|(_, repository)| repository).collect();
         let server = settings.server(1);
@@ -84,17 +84,21 @@ pub(super) fn run(context: &Context<'_>) -> Result<Outcome, Failure> {
             return Ok(if warned { Outcome::DoneWithWarnings } else { Outcome::Done });
         }
         if !holding.is_empty() && found.iter().all(|(_, outcome)| outcome.as_ref().err().is_none_or(passes)) {
-            ahead = Some(push_waiting(Push { repositories: &holding, ..request }, system, PATIENCE_AHEAD));
+            ahead = push_waiting(Push { repositories: &holding, ..request }, system, PATIENCE_AHEAD);
         }
     }
     found.sort_by_key(|(repository, _)| repository.index);
     Err(together(name, found, ahead))
 }
 
-/// Whether a repository's failure is of the kind that passes without a word about the file: then the others may have
-/// what comes next. A conflict or another cluster's stanza says that this server should perhaps not archive at all.
+/// Whether a repository's failure says nothing of this server's WAL, so that the others may have what comes next: it is
+/// away, full or closed, or whoever has its key does not answer. A conflict or another cluster's stanza says that
+/// this server should perhaps not archive at all.
 fn passes(failure: &Failure) -> bool {
-    matches!(failure.class(), Class::StorageUnavailable | Class::NoRepository | Class::LocalFileSystem)
+    matches!(
+        failure.class(),
+        Class::StorageUnavailable | Class::NoRepository | Class::LocalFileSystem | Class::KeyRejected
+    )
 }
 
 /// The name that PostgreSQL gave the file.
@@ -182,7 +186,7 @@ const WORST_FIRST: &[Class] = &[
 fn together(
     name: WalFileName,
     found: Vec<(&RepositorySettings, Result<Created, Failure>)>,
-    ahead: Option<Ahead>,
+    ahead: usize,
 ) -> Failure {
     let rank = |class: Class| WORST_FIRST.iter().position(|one| *one == class).unwrap_or(WORST_FIRST.len());
     let class = found
@@ -195,15 +199,11 @@ fn together(
     let mut steps: Vec<String> = Vec::new();
     for (repository, outcome) in &found {
         match outcome {
-            Ok(_) => match ahead.map(|ahead| ahead.held) {
-                None | Some(0) => said.push(format!("{} has it", repository.name())),
-                Some(1) => {
-                    said.push(format!("{} has it and the one that waits behind it", repository.name()))
-                }
-                Some(held) => {
-                    said.push(format!("{} has it and {held} that wait behind it", repository.name()));
-                }
-            },
+            Ok(_) => said.push(match ahead {
+                0 => format!("{} has it", repository.name()),
+                1 => format!("{} has it and the one that waits behind it", repository.name()),
+                ahead => format!("{} has it and {ahead} that wait behind it", repository.name()),
+            }),
             Err(failure) => {
                 let mut text = failure.one_line();
                 // A path may hold the word too; only the word by itself says whose trouble it is.
@@ -367,5 +367,46 @@ mod tests {
         let failure = push(&[&one, &two], &waiting(&one, 5..=7)).0.unwrap_err();
         assert_eq!(failure.class(), Class::WalConflict);
         assert_eq!(held(&one), [named(5)]);
+    }
+
+    #[test]
+    fn a_copy_of_the_server_stores_nothing_behind_a_file_that_differs() {
+        let (one, two) = (Shelf::new(), Shelf::new());
+        let first = waiting(&one, 5..=7);
+        std::fs::rename(two.join("repo"), two.join("away")).unwrap();
+        push(&[&one, &two], &first).0.unwrap_err();
+        // 5 is common to both; 6 and 7 are other ones of the same names, and 8 the server itself has not come to yet.
+        let directory = one.join("clone/pg_wal");
+        std::fs::create_dir_all(directory.join("archive_status")).unwrap();
+        std::fs::copy(&first, directory.join(named(5))).unwrap();
+        for number in 5..=8_u32 {
+            if number > 5 {
+                let bytes =
+                    Craft::new(cluster(), number.into(), 1 << 20).fill(1000 + u64::from(number)).bytes();
+                std::fs::write(directory.join(named(number)), bytes).unwrap();
+            }
+            std::fs::write(directory.join("archive_status").join(named(number) + ".ready"), b"").unwrap();
+        }
+        let failure = push(&[&one, &two], &directory.join(named(5)).display().to_string()).0.unwrap_err();
+        assert!(failure.one_line().contains("repo1 has it; could not"), "{}", failure.one_line());
+        assert_eq!(held(&one), [named(5), named(6), named(7)]);
+        assert_eq!(push(&[&one], &waiting(&one, 8..=8)).0.unwrap(), Outcome::Done);
+    }
+
+    #[test]
+    fn however_many_are_there_already_the_next_one_follows() {
+        let (one, two) = (Shelf::new(), Shelf::new());
+        let first = waiting(&one, 5..=60);
+        std::fs::rename(two.join("repo"), two.join("away")).unwrap();
+        let line = push(&[&one, &two], &first).0.unwrap_err().one_line();
+        assert!(line.contains("repo1 has it and 55 that wait"), "{line}");
+        // What is there is not looked at again, but for the last of it.
+        for number in 6..60 {
+            std::fs::remove_file(one.join("pg_wal").join(named(number))).unwrap();
+        }
+        waiting(&one, 61..=64);
+        let line = push(&[&one, &two], &first).0.unwrap_err().one_line();
+        assert!(line.contains("repo1 has it and 59 that wait"), "{line}");
+        assert_eq!(held(&one).len(), 60);
     }
 }

@@ -196,7 +196,8 @@ pub fn settle_segment(
     if there.hash != offered {
         return Err(WalError::Conflict { object: place.key.clone(), stored: there.hash, offered });
     }
-    // PostgreSQL will remove its copy: what is stored must be good, not only its footer. This is rare.
+    // PostgreSQL will remove its copy: what is stored must be good, not only its footer. This is rare, but for what went
+    // ahead while a repository was away: then all of that is read once when its turn comes.
     super::read::read_segment_object(wal, name, place, &mut |_| Ok(()))?;
     // Whoever stored it may have died between naming and syncing it.
     wal.repo.store().make_durable(&place.key)?;

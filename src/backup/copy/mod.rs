@@ -128,12 +128,11 @@ where
         }
         let writer = Writer::new(repository, stanza, id, settings, env, (commits, &committing), &mut sorter);
         let source = Source::new(runtime, settings.page_size, source);
-        run(settings, source, writer)
-    })
-    .map_err(|error| match (error, committing.failure()) {
-        // A writer that was refused does not know why.
-        (CopyError::Interrupted | CopyError::Source(_), Some(Some(error))) => CopyError::Repo(error),
-        (error, _) => error,
+        run(settings, source, writer).map_err(|error| match (error, committing.give_up()) {
+            // A writer that was refused does not know why; a source that failed afterwards is not why.
+            (CopyError::Interrupted | CopyError::Source(_), Some(Some(error))) => CopyError::Repo(error),
+            (error, _) => error,
+        })
     })?;
     match committing.failure() {
         None => {}
@@ -164,11 +163,21 @@ fn run<'a, E: Send + 'a>(
     let ended = Mutex::new(None);
     std::thread::scope(|scope| {
         let mut started = Vec::with_capacity(threads);
+        // Nobody reads before everybody is there: a source may wait for minutes before its first byte.
+        let gate = source.lock();
         for number in 0..threads {
+            let worker = match Worker::new(settings) {
+                Ok(worker) => worker,
+                Err(error) => {
+                    output.fail(Some(Trouble::Codec(error)));
+                    break;
+                }
+            };
             let thread = std::thread::Builder::new().name(format!("backup-{number}"));
-            let thread = thread.spawn_scoped(scope, || {
-                let mut ends = Ends { output: &output, orderly: false };
-                if let Some(end) = work(settings, &source, &output) {
+            let (source, output, ended) = (&source, &output, &ended);
+            let thread = thread.spawn_scoped(scope, move || {
+                let mut ends = Ends { output, orderly: false };
+                if let Some(end) = work(worker, source, output) {
                     if end.is_err() {
                         output.fail(None);
                     }
@@ -184,6 +193,7 @@ fn run<'a, E: Send + 'a>(
                 }
             }
         }
+        drop(gate);
         for thread in started {
             // One that panicked has told the others.
             let _ = thread.join();
@@ -217,20 +227,16 @@ impl Drop for Ends<'_, '_, '_> {
 
 /// One worker, until there is nothing more to do. How the source ended, if this one was there.
 fn work<'a, E: 'a>(
-    settings: &CopySettings,
+    mut worker: Worker,
     source: &Mutex<Source<'a, E>>,
     output: &Output<'_, '_>,
 ) -> Option<Result<Fed, SourceEnd<E>>> {
-    let mut worker = match Worker::new(settings) {
-        Ok(worker) => worker,
-        Err(error) => {
-            output.fail(Some(Trouble::Codec(error)));
-            return None;
-        }
-    };
     loop {
         // Whoever panicked at the stream left it where nobody can go on.
         let Ok(mut turn) = source.lock() else { return None };
+        if output.is_stopped() {
+            return None;
+        }
         let mut job = match turn.turn(|| output.empty()) {
             Turn::Full(job) => job,
             Turn::Ended(end) => return Some(end),

@@ -99,6 +99,11 @@ impl<'a, 'b> Output<'a, 'b> {
         state.writer = Some(writer);
     }
 
+    /// Whether the copy has been ended.
+    pub fn is_stopped(&self) -> bool {
+        self.lock().stopped.is_some()
+    }
+
     /// Ends the copy: nobody waits any more, nothing is read or stored. The first that says why is believed.
     pub fn fail(&self, why: Option<Trouble>) {
         self.stop(self.lock(), why);

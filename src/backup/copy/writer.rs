@@ -72,6 +72,11 @@ impl Committing {
     pub fn failure(&self) -> Option<Option<RepoError>> {
         self.failure.take()
     }
+
+    /// The failure there was so far; what still waits is dropped, for nothing will refer to it.
+    pub fn give_up(&self) -> Option<Option<RepoError>> {
+        self.failure.lock().replace(None)
+    }
 }
 
 /// Puts the frames of jobs into packs and their files into the map.

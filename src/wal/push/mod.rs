@@ -12,7 +12,7 @@ mod segment;
 #[cfg(test)]
 mod tests;
 
-pub use ahead::{Ahead, push_waiting};
+pub use ahead::push_waiting;
 
 use super::info::ContentHash;
 use super::scan::Judgement;
