@@ -4,7 +4,7 @@
 //! who asks, and for whose WAL, and puts the answer into words.
 
 use super::open::{open_store, secret};
-use super::{Context, Outcome, word};
+use super::{Context, Outcome, host_cache, word};
 use crate::failure::{Class, Failure};
 use crate::postgres::control_file::{CONTROL_FILE_SIZE, ControlFile};
 use crate::postgres::history::{LONGEST_HISTORY, TimelineHistory};
@@ -38,7 +38,7 @@ pub(super) fn run(context: &Context<'_>) -> Result<Outcome, Failure> {
 
     let candidates: Vec<Candidate<'_>> = repositories
         .iter()
-        .map(|repository| Candidate::new(repository.name(), Box::new(|| open(repository))))
+        .map(|repository| Candidate::new(repository.name(), Box::new(|| open(context, repository))))
         .collect();
     let found = find_cluster(context, &given, &target, asker, stanza, &candidates);
     let cluster = match found {
@@ -96,8 +96,8 @@ fn who_asks(target: &Path, if_unsure: IfUnsure) -> Asker {
     }
 }
 
-/// Opens a repository; trouble is put into the terms of the decision.
-fn open(settings: &RepositorySettings) -> Result<Repository, Trouble> {
+/// Opens a repository; trouble is put into the terms of the decision. This host's cache has none of its own.
+fn open(context: &Context<'_>, settings: &RepositorySettings) -> Result<Repository, Trouble> {
     let trouble = |kind, why| Trouble { repository: settings.name(), kind, why };
     let from_failure = |failure: &Failure| {
         let kind = match failure.class() {
@@ -118,7 +118,7 @@ fn open(settings: &RepositorySettings) -> Result<Repository, Trouble> {
             Err(RepoError::KeyMissing)
         }
     };
-    Repository::open(store, &fetch).map_err(|error| match no_key.take() {
+    host_cache::open(context, settings, store, &fetch).map_err(|error| match no_key.take() {
         Some(failure) => trouble(TroubleKind::Unusable, failure.one_line()),
         None => {
             Candidate::new(settings.name(), Box::new(|| Err(trouble(TroubleKind::Refused, String::new()))))
