@@ -9,6 +9,8 @@
 
 #![allow(clippy::disallowed_methods, reason = "this is the one place that renames and links")]
 
+pub mod private;
+
 use rustix::fs::{AtFlags, CWD, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 use std::fmt;

@@ -24,11 +24,15 @@ pub fn main() -> ExitCode {
     let arguments: Vec<OsString> = std::env::args_os().skip(1).collect();
     // A role that cannot be told gets the strictest range.
     let role = std::panic::catch_unwind(|| guard::role(&arguments)).unwrap_or(Role::Get);
-    ExitCode::from(guard::guarded(role, || run(role, &arguments)))
+    ExitCode::from(guard::guarded(role, || {
+        let stop = StopFlag::new();
+        let listening = signals::listen(role, &stop);
+        run(role, &arguments, &stop, listening)
+    }))
 }
 
 /// The exit code, before it is brought into the role's range.
-fn run(role: Role, arguments: &[OsString]) -> u8 {
+fn run(role: Role, arguments: &[OsString], stop: &StopFlag, listening: std::io::Result<()>) -> u8 {
     let manner = match role {
         Role::Get => Manner::ServerLog("archive-get"),
         Role::Push => Manner::ServerLog("archive-push"),
@@ -46,13 +50,17 @@ fn run(role: Role, arguments: &[OsString]) -> u8 {
     for warning in settings.warnings() {
         report.warn(warning);
     }
-    let stop = StopFlag::new();
-    if let Err(error) = signals::listen(role, &stop) {
+    if let Err(error) = listening {
         report.warn(format!("an interrupt will not be cleaned up after: {error}"));
     }
     let context =
         Context { settings: &settings, arguments: &words, env: &SYSTEM, report: &report, stop: stop.clone() };
     report.debug(format!("walden {} begins {}", commands::VERSION, command.name));
+    if let Some(signal) = stop.signal() {
+        report.warn(format!("{} was interrupted before it began", command.name));
+        drop(report);
+        return signals::end(role, signal);
+    }
     match commands::run(runner, &context) {
         Ok(Outcome::Done) => 0,
         // The file is there, which is all that PostgreSQL asks.

@@ -1,4 +1,12 @@
 //! Being interrupted. The first signal asks, the second one ends the process.
+//!
+//! To be listened to from the first moment that is ours: an `archive-push` that dies by a signal makes PostgreSQL's
+//! archiver end with FATAL (`shell_archive_file` of archive/shell_archive.c, `wait_result_is_any_signal`), one that exits
+//! with 71 is tried again. What is left is the time between exec and `main`, in which the loader and the runtime are at
+//! work, about a millisecond: whoever is called cannot close it, only who calls could, by starting it with the signals
+//! blocked, and PostgreSQL does not. Nothing is lost in it: nothing was begun, and the archiver is started again.
+//! Blocking the signals instead of handling them would not begin earlier, and would keep a person's second Ctrl-C from
+//! a process that hangs.
 
 use super::guard::Role;
 use crate::failure::Class;
@@ -8,7 +16,7 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-/// Lets SIGINT and SIGTERM set `stop`.
+/// Lets SIGINT and SIGTERM set `stop`. Two system calls.
 ///
 /// `archive-get` keeps the default: PostgreSQL reads death by SIGTERM as its own shutdown, and at the target
 /// nothing shows before it is whole. For `archive-push` a second signal exits with 71, since death by a signal

@@ -4,14 +4,15 @@
 //! who asks, and for whose WAL, and puts the answer into words.
 
 use super::open::{open_store, secret};
-use super::{Context, Outcome, word};
+use super::{Context, Outcome, host_cache, word};
 use crate::failure::{Class, Failure};
+use crate::postgres::backup_label::{BackupLabel, LONGEST_LABEL};
 use crate::postgres::control_file::{CONTROL_FILE_SIZE, ControlFile};
 use crate::postgres::history::{LONGEST_HISTORY, TimelineHistory};
 use crate::repo::{RepoError, Repository};
 use crate::report::render;
 use crate::settings::{ArchiveGetSettings, IfUnsure, RepositorySettings};
-use crate::units::{SegmentSize, Stanza, SystemIdentifier, TimelineId, WalFileName};
+use crate::units::{Lsn, SegmentSize, Stanza, SystemIdentifier, TimelineId, WalFileName};
 use crate::wal::get::decide::{Answer, Asker, Question, Trouble, TroubleKind, Verdict};
 use crate::wal::get::repositories::Candidate;
 use crate::wal::get::tablespaces::Server;
@@ -38,7 +39,7 @@ pub(super) fn run(context: &Context<'_>) -> Result<Outcome, Failure> {
 
     let candidates: Vec<Candidate<'_>> = repositories
         .iter()
-        .map(|repository| Candidate::new(repository.name(), Box::new(|| open(repository))))
+        .map(|repository| Candidate::new(repository.name(), Box::new(|| open(context, repository))))
         .collect();
     let found = find_cluster(context, &given, &target, asker, stanza, &candidates);
     let cluster = match found {
@@ -96,8 +97,8 @@ fn who_asks(target: &Path, if_unsure: IfUnsure) -> Asker {
     }
 }
 
-/// Opens a repository; trouble is put into the terms of the decision.
-fn open(settings: &RepositorySettings) -> Result<Repository, Trouble> {
+/// Opens a repository; trouble is put into the terms of the decision. This host's cache has none of its own.
+fn open(context: &Context<'_>, settings: &RepositorySettings) -> Result<Repository, Trouble> {
     let trouble = |kind, why| Trouble { repository: settings.name(), kind, why };
     let from_failure = |failure: &Failure| {
         let kind = match failure.class() {
@@ -118,7 +119,7 @@ fn open(settings: &RepositorySettings) -> Result<Repository, Trouble> {
             Err(RepoError::KeyMissing)
         }
     };
-    Repository::open(store, &fetch).map_err(|error| match no_key.take() {
+    host_cache::open(context, settings, store, &fetch).map_err(|error| match no_key.take() {
         Some(failure) => trouble(TroubleKind::Unusable, failure.one_line()),
         None => {
             Candidate::new(settings.name(), Box::new(|| Err(trouble(TroubleKind::Refused, String::new()))))
@@ -248,7 +249,24 @@ fn server_of(target: &Path) -> Option<Server> {
     let data = if above.as_os_str().is_empty() { Path::new(".") } else { above };
     let (control, data) = control_file(data)?;
     let major = control.major?;
-    Some(Server { data, version_folder: format!("PG_{major}_{}", control.catalog_version) })
+    let replays_from = replay_begins(&data);
+    Some(Server { data, version_folder: format!("PG_{major}_{}", control.catalog_version), replays_from })
+}
+
+/// Where replay begins. As long as there is a `backup_label`, PostgreSQL goes by it, and the control file may be later; it
+/// takes the label away after it has told the control file.
+fn replay_begins(data: &Path) -> Option<Lsn> {
+    match File::open(data.join("backup_label")) {
+        Ok(file) => {
+            let mut label = Vec::new();
+            file.take(LONGEST_LABEL as u64 + 1).read_to_end(&mut label).ok()?;
+            Some(BackupLabel::parse(&label).ok()?.start)
+        }
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            Some(control_file(data)?.0.check_point_copy.redo)
+        }
+        Err(_) => None,
+    }
 }
 
 /// The newest history in the directory where PostgreSQL keeps its own.
@@ -308,6 +326,7 @@ fn consequence(asker: Asker, row: u8, moment: Option<String>) -> String {
             "going on would write into them. If no server uses them, move them away and start again"
                 .to_owned()
         }
+        (Asker::Recovery, 17) => "going on might write into another cluster's files".to_owned(),
         (Asker::Standby, 14) => return ". The standby stops: asking again would not help".to_owned(),
         (Asker::Standby, _) => return ". The standby asks again".to_owned(),
         (Asker::Recovery, 2 | 4 | 5) => match moment {
@@ -323,8 +342,29 @@ fn consequence(asker: Asker, row: u8, moment: Option<String>) -> String {
 }
 
 #[cfg(test)]
+#[allow(clippy::disallowed_methods, reason = "what a test writes needs not last")]
 mod tests {
     use super::*;
+
+    #[test]
+    fn replay_begins_where_the_label_says_and_without_one_where_the_control_file_does() {
+        let dir = tempfile::tempdir().unwrap();
+        let fixture = |name: &str| {
+            std::fs::read(format!("{}/fixtures/postgres/18/{name}", env!("CARGO_MANIFEST_DIR"))).unwrap()
+        };
+        assert_eq!(replay_begins(dir.path()), None);
+        std::fs::create_dir(dir.path().join("global")).unwrap();
+        std::fs::write(dir.path().join("global/pg_control"), fixture("pg_control")).unwrap();
+        let control = ControlFile::parse(&fixture("pg_control")).unwrap().check_point_copy.redo;
+        assert_eq!(replay_begins(dir.path()), Some(control));
+        let label = BackupLabel::parse(&fixture("backup_label")).unwrap().start;
+        assert_ne!(label, control);
+        std::fs::write(dir.path().join("backup_label"), fixture("backup_label")).unwrap();
+        assert_eq!(replay_begins(dir.path()), Some(label));
+        // One that is not understood is no reason to believe the control file.
+        std::fs::write(dir.path().join("backup_label"), "START WAL LOCATION").unwrap();
+        assert_eq!(replay_begins(dir.path()), None);
+    }
 
     #[test]
     fn the_startup_process_is_told_from_pg_rewind_by_the_name_it_asks_for() {

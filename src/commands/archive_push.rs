@@ -4,7 +4,7 @@
 //! one line. What is stored and how it is checked is in `wal::push`. While a repository does not answer, those that do
 //! also get what waits behind the file.
 
-use super::open::{open_repository, repository_failure};
+use super::open::{open_with_cache, repository_failure};
 use super::{Context, Outcome};
 use crate::failure::{Class, Failure};
 use crate::repo::{Repository, frame};
@@ -38,7 +38,7 @@ pub(super) fn run(context: &Context<'_>) -> Result<Outcome, Failure> {
     let mut opened: Vec<(&RepositorySettings, Repository)> = Vec::new();
     let mut found: Vec<(&RepositorySettings, Result<Created, Failure>)> = Vec::new();
     for repository in &repositories {
-        match open_repository(repository) {
+        match open_with_cache(context, repository) {
             Ok(open) => opened.push((repository, open)),
             Err(failure) => found.push((repository, Err(failure))),
         }

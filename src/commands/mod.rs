@@ -15,6 +15,7 @@ mod completion;
 mod config;
 mod expire;
 mod help;
+mod host_cache;
 mod info;
 mod key_generate;
 mod man;

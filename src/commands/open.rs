@@ -1,7 +1,7 @@
 //! Opening what the settings name, and the words for what is in the way. The one place where a repository's
 //! or a connection's typed errors become failures.
 
-use super::{bucket, tls_words};
+use super::{Context, bucket, host_cache, tls_words};
 use crate::failure::{Class, Failure};
 use crate::postgres::client::{
     ClientError, ConnectionParameters, ConnectionSettings, Password, ServerState, os_home_directory,
@@ -9,7 +9,7 @@ use crate::postgres::client::{
 };
 use crate::repo::keys::Secret;
 use crate::repo::repository::read_repository_file;
-use crate::repo::{RepoError, Repository};
+use crate::repo::{RepoError, Repository, SecretSource};
 use crate::settings::{Cipher, RepositoryKind, RepositorySettings, ServerSettings};
 use crate::storage::object::rules::BucketRules;
 use crate::storage::posix::PosixStore;
@@ -108,6 +108,21 @@ pub fn secret(settings: &RepositorySettings) -> Result<Option<Secret>, Failure> 
 /// # Errors
 /// In a person's words, naming the repository and the setting to look at.
 pub fn open_repository(settings: &RepositorySettings) -> Result<Repository, Failure> {
+    open_by(settings, Repository::open)
+}
+
+/// The same, with the help of this host's cache.
+///
+/// # Errors
+/// As [`open_repository`].
+pub fn open_with_cache(context: &Context<'_>, settings: &RepositorySettings) -> Result<Repository, Failure> {
+    open_by(settings, |store, secret| host_cache::open(context, settings, store, secret))
+}
+
+fn open_by(
+    settings: &RepositorySettings,
+    open: impl FnOnce(Arc<dyn Store>, SecretSource<'_>) -> Result<Repository, RepoError>,
+) -> Result<Repository, Failure> {
     let store = open_store(settings)?;
     // The key is fetched only when the repository is encrypted; its own failure has better words.
     let fetching = std::cell::RefCell::new(None);
@@ -118,7 +133,7 @@ pub fn open_repository(settings: &RepositorySettings) -> Result<Repository, Fail
             Err(RepoError::KeyMissing)
         }
     };
-    let opened = Repository::open(store, &fetch);
+    let opened = open(store, &fetch);
     if let Some(failure) = fetching.take() {
         return Err(failure);
     }

@@ -158,15 +158,31 @@ pub(super) fn record_of(hours: i64, kind: BackupKind, on: u32, first: u64, last:
 impl Shelf {
     /// A repository, encrypted with a key in a file beside it, that holds [`cluster`] as [`shop`].
     pub fn new() -> Self {
-        let directory = tempfile::tempdir().expect("a directory");
-        let env = Fixed::new(Timestamp::from_unix_seconds(1_790_000_000), 1);
+        let env = Self::env(1);
         let secret = crate::repo::keys::Secret::generate(&env).expect("a key");
-        let key = secret.key_string().expect("a key string");
-        std::fs::write(directory.path().join("key"), key.as_bytes()).expect("a key file");
+        let text = secret.key_string().expect("a key string").to_string();
+        Self::made(&secret, &text, env)
+    }
+
+    /// The same with this passphrase, and other keys each time.
+    pub fn sealed_with(passphrase: &str) -> Self {
+        static SEED: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(1000);
+        let env = Self::env(SEED.fetch_add(1, std::sync::atomic::Ordering::Relaxed));
+        let secret = crate::repo::keys::Secret::parse(passphrase).expect("a passphrase");
+        Self::made(&secret, passphrase, env)
+    }
+
+    fn env(seed: u64) -> Fixed {
+        Fixed::new(Timestamp::from_unix_seconds(1_790_000_000), seed)
+    }
+
+    fn made(secret: &crate::repo::keys::Secret, text: &str, env: Fixed) -> Self {
+        let directory = tempfile::tempdir().expect("a directory");
+        std::fs::write(directory.path().join("key"), text).expect("a key file");
         let store = crate::storage::posix::PosixStore::create_root(&directory.path().join("repo"));
         let store = std::sync::Arc::new(store.expect("a store"));
         let repository =
-            crate::repo::Repository::create(store, Some(&secret), "filesystem", &env).expect("a repository");
+            crate::repo::Repository::create(store, Some(secret), "filesystem", &env).expect("a repository");
         repository.add_cluster(&shop(), &cluster(), &env).expect("a stanza");
         Self { directory, repository, env }
     }

@@ -3,7 +3,8 @@
 //! A person holds either a random key (`walden-key-1.…`, from `walden key-generate`) or a passphrase. It
 //! opens a *wrap*, an object that holds one master key sealed with it. Masters are random, made with the
 //! repository, and derive one key per purpose. Random keys need HKDF only; passphrases go through Argon2id,
-//! which costs 19 MiB and some 20 ms each time a repository is opened.
+//! which costs 19 MiB and some 20 ms each time a repository is opened, unless what came of it is at hand
+//! ([`super::remembered`]).
 
 use super::error::RepoError;
 use super::layout::{Purpose, hex, unhex};
@@ -260,6 +261,73 @@ struct WrapKey {
     commitment: [u8; 32],
 }
 
+/// What Argon2 made of one passphrase and the wraps it was tried on, by the hash of the wrap: its salt and its
+/// parameters are in that.
+///
+/// As good as the passphrase for these wraps, so it is to be kept like one.
+#[derive(Default)]
+pub(super) struct Derived {
+    known: Vec<(blake3::Hash, Zeroizing<[u8; 32]>)>,
+    runs: u32,
+}
+
+impl Derived {
+    /// What is known for this wrap.
+    fn of(&self, wrap: &[u8]) -> Option<&Zeroizing<[u8; 32]>> {
+        let hash = blake3::hash(wrap);
+        self.known.iter().find(|(of, _)| *of == hash).map(|(_, material)| material)
+    }
+
+    fn learn(&mut self, wrap: &[u8], material: Zeroizing<[u8; 32]>) {
+        self.known.push((blake3::hash(wrap), material));
+    }
+
+    /// How often Argon2 ran with a wrap's parameters.
+    pub(super) const fn runs(&self) -> u32 {
+        self.runs
+    }
+
+    /// What is known of these wraps, in the clear: for each its hash and what was derived for it, 64 bytes.
+    pub(super) fn to_pairs<'a>(&self, wraps: impl Iterator<Item = &'a [u8]>) -> Zeroizing<Vec<u8>> {
+        // Made in one piece: a vector that grows leaves copies behind.
+        let mut pairs = Zeroizing::new(Vec::with_capacity(64 * self.known.len()));
+        for wrap in wraps {
+            if let Some(material) = self.of(wrap) {
+                pairs.extend_from_slice(blake3::hash(wrap).as_bytes());
+                pairs.extend_from_slice(&**material);
+            }
+        }
+        pairs
+    }
+
+    /// What [`Derived::to_pairs`] made, with no run of Argon2.
+    pub(super) fn from_pairs(pairs: &[u8]) -> Self {
+        let mut derived = Self::default();
+        for pair in pairs.chunks_exact(64) {
+            let (hash, material) = pair.split_at(32);
+            if let (Ok(hash), Ok(material)) = (hash.try_into(), material.try_into()) {
+                derived.known.push((blake3::Hash::from_bytes(hash), Zeroizing::new(material)));
+            }
+        }
+        derived
+    }
+}
+
+/// 32 bytes of a passphrase by Argon2id; `None` for parameters it does not know.
+pub(super) fn argon2id(
+    words: &str,
+    salt: &[u8; 32],
+    memory_kib: u32,
+    passes: u32,
+    lanes: u32,
+) -> Option<Zeroizing<[u8; 32]>> {
+    let parameters = argon2::Params::new(memory_kib, passes, lanes, Some(32)).ok()?;
+    let argon2 = argon2::Argon2::new(argon2::Algorithm::Argon2id, argon2::Version::V0x13, parameters);
+    let mut key = Zeroizing::new([0; 32]);
+    argon2.hash_password_into(words.as_bytes(), salt, &mut *key).ok()?;
+    Some(key)
+}
+
 impl Wrap {
     /// Everything the sealed key is bound to.
     fn bound_to(&self, repository: &[u8; 16]) -> Vec<u8> {
@@ -273,28 +341,26 @@ impl Wrap {
             .into_bytes()
     }
 
-    /// The wrap's key for `secret`; `None` when the secret is of the other kind or the parameters are absurd.
-    fn key(&self, repository: &[u8; 16], salt: &[u8; 32], secret: &Secret) -> Option<WrapKey> {
-        let material = match (&self.derivation, secret) {
-            (Derivation::Hkdf, Secret::Key(key)) => key.clone(),
+    /// What the wrap's key is made of; `None` when the secret is of the other kind or the parameters are absurd.
+    fn material(&self, salt: &[u8; 32], secret: &Secret) -> Option<Zeroizing<[u8; 32]>> {
+        match (&self.derivation, secret) {
+            (Derivation::Hkdf, Secret::Key(key)) => Some(key.clone()),
             (Derivation::Argon2id { memory_kib, passes, lanes }, Secret::Passphrase(words)) => {
                 if *memory_kib > ARGON2_MEMORY_LIMIT_KIB || *passes > 64 || *lanes > 16 {
                     return None;
                 }
-                let parameters = argon2::Params::new(*memory_kib, *passes, *lanes, Some(32)).ok()?;
-                let argon2 =
-                    argon2::Argon2::new(argon2::Algorithm::Argon2id, argon2::Version::V0x13, parameters);
-                let mut key = Zeroizing::new([0; 32]);
-                argon2.hash_password_into(words.as_bytes(), salt, &mut *key).ok()?;
-                key
+                argon2id(words, salt, *memory_kib, *passes, *lanes)
             }
-            _ => return None,
-        };
+            _ => None,
+        }
+    }
+
+    fn key(&self, repository: &[u8; 16], salt: &[u8; 32], material: &[u8; 32]) -> WrapKey {
         let bound = self.bound_to(repository);
         let (mut key, mut commitment) = (Zeroizing::new([0; 32]), [0; 32]);
-        expand(salt, &*material, &[&b"seal\n"[..], &bound].concat(), &mut key);
-        expand(salt, &*material, &[&b"commit\n"[..], &bound].concat(), &mut commitment);
-        Some(WrapKey { key, commitment })
+        expand(salt, material, &[&b"seal\n"[..], &bound].concat(), &mut key);
+        expand(salt, material, &[&b"commit\n"[..], &bound].concat(), &mut commitment);
+        WrapKey { key, commitment }
     }
 }
 
@@ -329,7 +395,8 @@ pub(super) fn new_master(
         sealed: String::new(),
     };
     let name = Key::new(format!("keys/{}/{}", wrap.master_id, wrap.wrap_id))?;
-    let Some(derived) = wrap.key(&repository, &salt, secret) else { return Err(RepoError::KeyMissing) };
+    let Some(material) = wrap.material(&salt, secret) else { return Err(RepoError::KeyMissing) };
+    let derived = wrap.key(&repository, &salt, &material);
     let mut sealed = *master;
     let tag = Aes256Gcm::new((&*derived.key).into())
         .encrypt_inout_detached(
@@ -347,7 +414,7 @@ pub(super) fn new_master(
     Ok((keys, name, bytes))
 }
 
-/// Opens every wrap that `secret` fits.
+/// Opens every wrap that `secret` fits. What Argon2 made is taken from `derived` where it is there, and added to it.
 ///
 /// # Errors
 /// [`RepoError::KeyRejected`] when it fits none; damage when a wrap it fits does not open, or when none can
@@ -356,12 +423,13 @@ pub(super) fn open(
     repository: [u8; 16],
     wraps: &[(Key, Vec<u8>)],
     secret: &Secret,
+    derived: &mut Derived,
 ) -> Result<Keys, RepoError> {
     let mut masters: Vec<Master> = Vec::new();
     let mut tried = Vec::new();
     let mut damaged = None;
     for (name, bytes) in wraps {
-        match open_one(&repository, name, bytes, secret) {
+        match open_one(&repository, name, bytes, secret, derived) {
             Ok(Some(master)) => {
                 if !masters.iter().any(|held| held.id == master.id) {
                     masters.push(master);
@@ -384,6 +452,7 @@ fn open_one(
     name: &Key,
     bytes: &[u8],
     secret: &Secret,
+    derived: &mut Derived,
 ) -> Result<Option<Master>, RepoError> {
     let damaged = |why: &str| RepoError::damaged(name, why);
     let wrap: Wrap = serde_json::from_slice(bytes).map_err(|_| damaged("it is not a wrapped key"))?;
@@ -401,7 +470,19 @@ fn open_one(
     ) else {
         return Err(damaged("one of its fields is cut or changed"));
     };
-    let Some(derived) = wrap.key(repository, &salt, secret) else { return Ok(None) };
+    let slow = matches!(wrap.derivation, Derivation::Argon2id { .. }) && secret.is_slow();
+    let material = match derived.of(bytes) {
+        Some(material) if slow => material.clone(),
+        _ => {
+            let Some(material) = wrap.material(&salt, secret) else { return Ok(None) };
+            if slow {
+                derived.runs += 1;
+                derived.learn(bytes, material.clone());
+            }
+            material
+        }
+    };
+    let derived = wrap.key(repository, &salt, &material);
     if derived.commitment != commitment {
         return Ok(None);
     }
@@ -457,16 +538,25 @@ mod tests {
         {
             let (_, name, bytes) = new_master([9; 16], &secret, &env()).unwrap();
             let wraps = [(name, bytes)];
-            open([9; 16], &wraps, &secret).unwrap();
-            assert!(matches!(open([8; 16], &wraps, &secret), Err(RepoError::KeyRejected { .. })));
+            open([9; 16], &wraps, &secret, &mut Derived::default()).unwrap();
+            assert!(matches!(
+                open([8; 16], &wraps, &secret, &mut Derived::default()),
+                Err(RepoError::KeyRejected { .. })
+            ));
             let wrong = Secret::Key(Zeroizing::new([1; 32]));
-            assert!(matches!(open([9; 16], &wraps, &wrong), Err(RepoError::KeyRejected { .. })));
+            assert!(matches!(
+                open([9; 16], &wraps, &wrong, &mut Derived::default()),
+                Err(RepoError::KeyRejected { .. })
+            ));
             let text = String::from_utf8(wraps[0].1.clone()).unwrap();
             let at = text.find("\"sealed\": \"").unwrap() + 11;
             let mut flipped = wraps[0].1.clone();
             flipped[at] = if flipped[at] == b'0' { b'1' } else { b'0' };
             let broken = [(wraps[0].0.clone(), flipped)];
-            assert!(matches!(open([9; 16], &broken, &secret), Err(RepoError::Damaged { .. })));
+            assert!(matches!(
+                open([9; 16], &broken, &secret, &mut Derived::default()),
+                Err(RepoError::Damaged { .. })
+            ));
         }
     }
 

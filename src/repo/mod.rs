@@ -13,6 +13,7 @@ pub mod map;
 pub mod notes;
 pub mod object;
 pub mod record;
+pub mod remembered;
 pub mod repository;
 pub mod seal;
 pub mod varint;

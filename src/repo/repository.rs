@@ -5,6 +5,7 @@ use super::frame::{Compression, EncodedFrame, FrameDecoder, FrameEncoder};
 use super::keys::{self, Keys, Secret};
 use super::layout::{Place, REPOSITORY_FILE, hex, unhex};
 use super::object::{ObjectReader, ObjectWriter, build};
+use super::remembered::{self, Effort, Remembering};
 use super::seal::Suite;
 use crate::env::Env;
 use crate::storage::{Created, Key, Store, StoreErrorKind};
@@ -91,6 +92,10 @@ fn repository_file_key() -> Result<Key, RepoError> {
 /// # Errors
 /// [`RepoError::NoRepository`] when there is none, damage, or a newer format.
 pub fn read_repository_file(store: &dyn Store) -> Result<RepositoryFile, RepoError> {
+    read_file_and_bytes(store).map(|(file, _)| file)
+}
+
+fn read_file_and_bytes(store: &dyn Store) -> Result<(RepositoryFile, Vec<u8>), RepoError> {
     let key = repository_file_key()?;
     let bytes = store.read(&key, ByteCount::new(64 * 1024)).map_err(|error| match error.kind {
         StoreErrorKind::NotFound => RepoError::NoRepository { place: store.describe() },
@@ -115,7 +120,7 @@ pub fn read_repository_file(store: &dyn Store) -> Result<RepositoryFile, RepoErr
     if file.checksum() != file.checksum {
         return Err(RepoError::damaged(&key, "its checksum is wrong"));
     }
-    Ok(file)
+    Ok((file, bytes))
 }
 
 impl Repository {
@@ -177,31 +182,42 @@ impl Repository {
     /// [`RepoError::NoRepository`], [`RepoError::KeyMissing`], [`RepoError::KeyRejected`],
     /// [`RepoError::NewerFormat`], damage, or the store's trouble.
     pub fn open(store: Arc<dyn Store>, secret: SecretSource<'_>) -> Result<Self, RepoError> {
-        let file = read_repository_file(&*store)?;
+        Self::open_with(store, secret, None).map(|(repository, _)| repository)
+    }
+
+    /// The same with the help of what an earlier opening left on this host, and leaves the same for later ones. What
+    /// comes of it is what [`Repository::open`] would give, with less effort.
+    ///
+    /// # Errors
+    /// As [`Repository::open`]; none of its own.
+    pub fn open_remembering(
+        store: Arc<dyn Store>,
+        secret: SecretSource<'_>,
+        how: &Remembering<'_>,
+    ) -> Result<(Self, Effort), RepoError> {
+        Self::open_with(store, secret, Some(how))
+    }
+
+    fn open_with(
+        store: Arc<dyn Store>,
+        secret: SecretSource<'_>,
+        how: Option<&Remembering<'_>>,
+    ) -> Result<(Self, Effort), RepoError> {
+        let (file, bytes) = read_file_and_bytes(&*store)?;
         let key = repository_file_key()?;
         let id =
             unhex::<16>(&file.repository_id).ok_or_else(|| RepoError::damaged(&key, "its id is no id"))?;
-        let keys = match file.cipher.as_str() {
-            "none" => Keys::plain(id),
+        let (keys, effort) = match file.cipher.as_str() {
+            "none" => (Keys::plain(id), Effort::default()),
             "aes-256-gcm" => {
                 let secret = secret()?.ok_or(RepoError::KeyMissing)?;
-                let mut wraps = Vec::new();
-                let mut names = Vec::new();
-                store.list(&Key::new("keys")?, &mut |listed| names.push(listed.key))?;
-                for name in names {
-                    let wrap = store.read(&name, ByteCount::new(keys::WRAP_LIMIT))?;
-                    wraps.push((name, wrap));
-                }
-                if wraps.is_empty() {
-                    return Err(RepoError::Missing { object: Key::new("keys")? });
-                }
-                keys::open(id, &wraps, &secret)?
+                remembered::keys(&*store, id, &bytes, &secret, how)?
             }
             other => {
                 return Err(RepoError::damaged(&key, format!("its cipher \"{other}\" is not known")));
             }
         };
-        Ok(Self { store, file: Arc::new(file), keys: Arc::new(keys) })
+        Ok((Self { store, file: Arc::new(file), keys: Arc::new(keys) }, effort))
     }
 
     /// The store below.

@@ -8,7 +8,7 @@ use super::typed::{
     ProgressStyle, RepositorySettings, RestoreSettings, RestoreType, RetentionSettings, ServerSettings,
     StanzaDeleteSettings, TargetAction, VerifySettings,
 };
-use super::{Cipher, Form, Given, KeySource, Origin, Settings, Value};
+use super::{Cipher, Form, Given, KeySource, Origin, Setting, Settings, Value};
 use crate::failure::{Class, Failure};
 use crate::units::{ByteCount, SegmentName, Stanza};
 use std::path::{Path, PathBuf};
@@ -150,6 +150,14 @@ impl Settings {
             .next(format!("`walden config` shows where each comes from. Keep one for repo{index}.")));
         }
         let key = sources.pop();
+        let key_file = match &key {
+            Some(KeySource::File(path)) => Some(path.clone()),
+            Some(KeySource::Given(_)) => match self.get_indexed("repo-cipher-pass", index) {
+                Some(Setting { origin: Origin::File { path, .. }, .. }) => Some(path.clone()),
+                _ => None,
+            },
+            _ => None,
+        };
         let cipher = match value("repo-cipher-type").and_then(text_of) {
             Some("aes-256-gcm") => Cipher::Aes256Gcm(key.unwrap_or(KeySource::Missing { repository: index })),
             // A key without a cipher is a forgotten line, and its result would be backups in the clear.
@@ -163,7 +171,7 @@ impl Settings {
             }
             _ => Cipher::None,
         };
-        Ok(RepositorySettings { index, kind, cipher })
+        Ok(RepositorySettings { index, kind, cipher, key_file })
     }
 
     /// What of repository `index` stays.

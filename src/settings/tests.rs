@@ -88,7 +88,8 @@ fn without_anything_there_are_defaults() {
         [RepositorySettings {
             index: 1,
             kind: RepositoryKind::Posix { path: "/var/lib/walden".into() },
-            cipher: Cipher::None
+            cipher: Cipher::None,
+            key_file: None,
         }]
     );
     let backup = settings.backup();
@@ -247,6 +248,18 @@ fn a_key_and_a_cipher_belong_together() {
         Place_::with("[x]\nrepo2-cipher-type=aes-256-gcm\nrepo2-path=/r\n").resolve("backup").unwrap();
     let repositories = missing.repositories().unwrap();
     assert_eq!(repositories[0].cipher, Cipher::Aes256Gcm(KeySource::Missing { repository: 2 }));
+}
+
+#[test]
+fn the_file_in_which_a_key_stands_is_known_and_no_file_for_one_of_the_environment_or_a_command() {
+    let sealed = "[x]\nrepo1-cipher-type=aes-256-gcm\n";
+    let file = |place: &Place_| place.resolve("backup").unwrap().repositories().unwrap().remove(0).key_file;
+    let with = |line: &str| Place_::with(&format!("{sealed}{line}\n"));
+    assert_eq!(file(&with("repo1-cipher-pass-file=/k")), Some("/k".into()));
+    assert_eq!(file(&with("repo1-cipher-pass=hush")), Some(MAIN.into()));
+    assert_eq!(file(&with("repo1-cipher-pass-command=vault")), None);
+    assert_eq!(file(&with("").env("WALDEN_REPO1_CIPHER_PASS", "hush")), None);
+    assert_eq!(file(&with("repo1-cipher-pass=hush").env("WALDEN_REPO1_CIPHER_PASS", "hash")), None);
 }
 
 #[test]

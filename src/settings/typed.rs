@@ -14,6 +14,9 @@ pub struct RepositorySettings {
     pub kind: RepositoryKind,
     /// How it is encrypted, and where the key is.
     pub cipher: Cipher,
+    /// The file in which the key stands: its own, or the configuration's. `None` for a key of the environment or of a
+    /// command, which may be on no disk of this host.
+    pub key_file: Option<PathBuf>,
 }
 
 impl RepositorySettings {

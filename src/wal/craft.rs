@@ -130,7 +130,8 @@ impl Craft {
         self
     }
 
-    fn main_data(data: &[u8]) -> Vec<u8> {
+    /// The body of a record that has nothing but these data.
+    pub fn main_data(data: &[u8]) -> Vec<u8> {
         let mut body = vec![254];
         body.extend_from_slice(&u32::try_from(data.len()).unwrap().to_le_bytes());
         body.extend_from_slice(data);
@@ -169,6 +170,47 @@ impl Craft {
         self
     }
 
+    /// Records until so many bytes of the segment are left, a multiple of 8 and less than a page.
+    pub fn up_to(mut self, left: usize) -> Self {
+        let end = self.bytes.len() - left;
+        while end - self.at > 3 * PAGE {
+            let seed = self.at as u64;
+            self = self.noop(10_000, seed);
+        }
+        // Up to the last page, and then to the place in it.
+        for target in [self.bytes.len() - PAGE + 24 + 64, end] {
+            let at = self.at.next_multiple_of(8);
+            let headers = if at / PAGE == (target - 1) / PAGE { 0 } else { 24 * (target / PAGE - at / PAGE) };
+            let seed = self.at as u64;
+            self = self.noop(target - at - headers - 24 - 5, seed);
+            assert_eq!(self.at, target, "the records end where they should");
+        }
+        self
+    }
+
+    /// This segment, and the next one with what of the last record did not fit.
+    pub fn and_next(self) -> (Vec<u8>, Self) {
+        let (previous, left, size) = (self.previous, self.over.clone(), self.bytes.len() as u64);
+        let mut next =
+            Self::new(self.system, self.start / size + 1, size).magic(self.magic).timeline(self.timeline);
+        next.previous = previous;
+        next.go_on_with(left);
+        (self.bytes, next)
+    }
+
+    /// The rest of a record that began in the segment before.
+    fn go_on_with(&mut self, mut rest: Vec<u8>) {
+        while !rest.is_empty() {
+            if self.at.is_multiple_of(PAGE) {
+                self.page_header(rest.len());
+            }
+            let room = (PAGE - self.at % PAGE).min(rest.len());
+            self.bytes[self.at..self.at + room].copy_from_slice(&rest[..room]);
+            self.at += room;
+            rest.drain(..room);
+        }
+    }
+
     /// So many full segments from number `first` on, each going on where the one before it ends. Another `seed`
     /// gives other records, and lets them cross the borders elsewhere.
     pub fn chain(system: u64, first: u64, size: u64, count: u64, seed: u64) -> Vec<Vec<u8>> {
@@ -177,19 +219,7 @@ impl Craft {
         for number in first..first + count {
             let mut craft = Self::new(system, number, size);
             craft.previous = previous;
-            if !left.is_empty() {
-                craft.page_header(left.len());
-                let mut rest = std::mem::take(&mut left);
-                while !rest.is_empty() {
-                    if craft.at.is_multiple_of(PAGE) {
-                        craft.page_header(rest.len());
-                    }
-                    let room = (PAGE - craft.at % PAGE).min(rest.len());
-                    craft.bytes[craft.at..craft.at + room].copy_from_slice(&rest[..room]);
-                    craft.at += room;
-                    rest.drain(..room);
-                }
-            }
+            craft.go_on_with(std::mem::take(&mut left));
             while craft.at < craft.bytes.len() {
                 let length = 20_000 + usize::try_from((seed + craft.at as u64) % 9_000).unwrap();
                 let seed = seed + craft.at as u64;

@@ -11,7 +11,7 @@
 //! | `valid_bytes` | segments, partials | to where from the beginning WAL was found; all of a complete segment |
 //! | `page_magic` | segments, partials | `xlp_magic` of the first page, decimal |
 //! | `first_commit_unix_micros`, `first_commit_xid`, `last_…` | segments, partials | of the commit and abort records that end in the segment; absent when there are none |
-//! | `tablespaces_created` | segments, partials | `[{"oid", "location"}]`: of the records that create one and end in the segment, at most 64; absent when there are none |
+//! | `tablespaces_created` | segments, partials | `[{"oid", "location"}]`: of the records that create one and lie in the segment whole, at most 64; absent when there are none |
 //! | `parts` | large segments and partials | `[{"hash", "size_bytes"}]` in order; the object itself then has no frames |
 //! | `from_bytes`, `to_bytes`, `writer` | tails | the stretch of the segment |
 //!

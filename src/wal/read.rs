@@ -111,6 +111,40 @@ pub fn read_segment_to_places(
     }
 }
 
+/// The last `length` plain bytes of a complete segment. The seal of each byte was checked, the hash of the whole was not.
+///
+/// # Errors
+/// As [`segment_info`].
+pub fn read_segment_end(wal: ClusterWal<'_>, name: SegmentName, length: u64) -> Result<Vec<u8>, WalError> {
+    let place = layout::segment(wal.stanza, wal.system, name)?;
+    let reader = wal.repo.reader(&place)?;
+    let (info, parts) = SegmentInfo::from_meta(&place, reader.meta(), wal.system, name)?;
+    let Some(part) = parts.last() else { return end_of(wal, &reader, info.size, length) };
+    let place = layout::segment_part(wal.stanza, wal.system, name, part.hash.as_bytes())?;
+    end_of(wal, &wal.repo.reader(&place)?, part.size, length)
+}
+
+/// The last `length` of an object's `size` plain bytes; all where there are fewer.
+fn end_of(wal: ClusterWal<'_>, reader: &ObjectReader, size: u64, length: u64) -> Result<Vec<u8>, WalError> {
+    require_size(reader, size)?;
+    let frames = reader.frames();
+    let (mut first, mut held) = (frames.len(), 0);
+    while held < length && first > 0 {
+        first -= 1;
+        held += frames.get(first).map_or(0, |frame| u64::from(frame.raw));
+    }
+    let mut span = reader.fetch(wal.repo.store(), first..frames.len())?;
+    let mut decoder = FrameDecoder::new().map_err(WalError::Codec)?;
+    let (mut bytes, mut plain) = (Vec::new(), Vec::new());
+    for frame in first..frames.len() {
+        reader.decode(&mut span, frame, &mut decoder, &mut plain)?;
+        bytes.extend_from_slice(&plain);
+    }
+    let spare = bytes.len().saturating_sub(usize::try_from(length).unwrap_or(usize::MAX));
+    bytes.drain(..spare);
+    Ok(bytes)
+}
+
 /// The same for an unfinished segment: all bytes the file had. Only the first [`SegmentInfo::valid`] of them
 /// are WAL.
 ///

@@ -74,7 +74,8 @@ struct Commits {
     dialect: Option<Dialect>,
     first: Option<CommitPoint>,
     last: Option<CommitPoint>,
-    tablespaces: Vec<CreatedTablespace>,
+    /// With the place of the record.
+    tablespaces: Vec<(Lsn, CreatedTablespace)>,
 }
 
 /// So many are noted of one segment; nobody creates more.
@@ -103,7 +104,7 @@ impl Visitor for Commits {
                 if self.tablespaces.len() < MOST_TABLESPACES =>
             {
                 let location = String::from_utf8_lossy(&location).into_owned();
-                self.tablespaces.push(CreatedTablespace { oid, location });
+                self.tablespaces.push((record.lsn, CreatedTablespace { oid, location }));
             }
             _ => {}
         }
@@ -185,9 +186,9 @@ impl SegmentScan {
         }
     }
 
-    /// The tablespaces that records create in what was fed so far.
+    /// The tablespaces that records create in what was fed so far, and where each of those records begins.
     #[must_use]
-    pub fn tablespaces_created(self) -> Vec<CreatedTablespace> {
+    pub fn tablespaces_created(self) -> Vec<(Lsn, CreatedTablespace)> {
         self.commits.tablespaces
     }
 
@@ -226,7 +227,7 @@ impl SegmentScan {
             page_magic: Some(identity.magic),
             first_commit: self.commits.first,
             last_commit: self.commits.last,
-            tablespaces_created: self.commits.tablespaces,
+            tablespaces_created: self.commits.tablespaces.into_iter().map(|(_, one)| one).collect(),
         };
         Ok(Scanned { info, identity, judgement })
     }

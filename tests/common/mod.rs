@@ -32,7 +32,7 @@ mod walden;
 pub use cluster::{Cluster, ClusterBuilder, Load, Recovery, StopMode};
 pub use golden::{Replace, golden};
 pub use oracle::{SegmentVerdict, segment_verdicts};
-pub use process::{Output, finish, kill_now, runs_as, wait_until};
+pub use process::{Output, collect, finish, kill_now, runs_as, wait_until};
 pub use proxy::Proxy;
 pub use scratch::Scratch;
 pub use servers::{Server, all_majors, majors_in_full, newest_major, oldest_major, other_majors, test_all};

@@ -145,6 +145,14 @@ impl Walden {
         vec![("path".to_owned(), path.display().to_string())]
     }
 
+    /// Where archive-push and archive-get keep what opens a repository.
+    pub fn cache_folder(&self) -> PathBuf {
+        let lock = self.directory.join("lock");
+        let mut folders = fs::read_dir(&lock).into_iter().flatten().map(|entry| entry.unwrap().path());
+        let is_cache = |path: &PathBuf| path.file_name().unwrap().to_string_lossy().starts_with("cache-");
+        folders.find(is_cache).unwrap_or_else(|| lock.join("cache-none"))
+    }
+
     /// Where [`Self::configure`] keeps the key.
     pub fn key_path(&self) -> PathBuf {
         self.directory.join("repo1.key")

@@ -274,6 +274,51 @@ fn a_passphrase_seals_as_well_and_a_wrong_one_is_refused() {
     let out = bench.walden.fails(12, &["archive-push", bench.pg_wal(&name).to_str().unwrap()]);
     assert!(!out.stderr.contains("donkey"), "{out}");
     assert_eq!(out.stderr.lines().count(), 1, "{out}");
+    // For a recovery that is no end of the archive, with the cache or without it.
+    for _ in 0..2 {
+        let target = bench.scratch.join("RECOVERYXLOG");
+        let system = format!("--system-id={}", bench.system());
+        let out = bench.walden.fails(200, &["archive-get", &system, &name, target.to_str().unwrap()]);
+        assert_eq!(out.stderr.lines().count(), 1, "{out}");
+        let _ = fs::remove_dir_all(bench.walden.cache_folder());
+    }
+}
+
+#[test]
+fn argon2_runs_once_for_all_segments_and_their_way_back() {
+    let bench = Bench::start(newest_major(), 1, |walden, cluster| {
+        walden.configure_plain(cluster, &[]);
+        let path = walden.config_path();
+        let text = fs::read_to_string(&path).unwrap();
+        let cipher = "repo1-cipher-type=aes-256-gcm\nrepo1-cipher-pass=correct horse battery staple";
+        fs::write(path, text.replace("repo1-cipher-type=none", cipher)).unwrap();
+    });
+    let name = bench.cluster.archive_now();
+    let segment = bench.pg_wal(&name);
+    let got = bench.scratch.join("got");
+    let cache = bench.walden.cache_folder();
+    let file = fs::read_dir(&cache).unwrap().next().expect("the archiver left one").unwrap().path();
+    let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o7777;
+    assert_eq!((mode(&cache), mode(&file)), (0o700, 0o600));
+    let derivations = |arguments: &[&str]| -> u32 {
+        let out = bench.walden.ok(&[&["--log-level-console=debug"], arguments].concat());
+        let line = out.stderr.lines().find(|line| line.contains(" derived with Argon2")).expect("a line");
+        let words: Vec<&str> = line.split(' ').collect();
+        words[words.iter().position(|word| *word == "derived").unwrap() - 1].parse().unwrap()
+    };
+    let push = ["archive-push", segment.to_str().unwrap()];
+    let get = ["archive-get", name.as_str(), got.to_str().unwrap()];
+    for arguments in [&push[..], &get, &push] {
+        assert_eq!(derivations(arguments), 0, "{arguments:?}");
+    }
+    // Without the file it is derived again, by whoever comes first, and of a folder that others may enter nothing is used.
+    fs::remove_file(&file).unwrap();
+    assert_eq!((derivations(&get), derivations(&push)), (1, 0));
+    fs::write(&file, &fs::read(&file).unwrap()[..100]).unwrap();
+    assert_eq!((derivations(&push), derivations(&get)), (1, 0));
+    fs::set_permissions(&cache, fs::Permissions::from_mode(0o750)).unwrap();
+    assert_eq!((derivations(&push), derivations(&get)), (1, 1));
+    assert_eq!(fs::read(&got).unwrap(), fs::read(&segment).unwrap());
 }
 
 #[test]

@@ -106,7 +106,9 @@ fn no_secret_is_seen_anywhere() {
         let passfile = scratch.write("passwords", format!("*:*:*:walden:{PASSWORD}\n"));
         walden.env("PGPASSFILE", passfile.to_str().unwrap());
         let key = walden.ok(&["key-generate"]).text().to_owned();
-        let secret = if place == "config" { PASSPHRASE.to_owned() } else { key };
+        // What is made of a passphrase in a file is kept on this host, of one that is in none nothing.
+        let is_passphrase = matches!(place, "config" | "environment");
+        let secret = if is_passphrase { PASSPHRASE.to_owned() } else { key };
         let file = scratch.write("the-key", format!("{secret}\n"));
         let mut meant = vec![passfile];
         let mut lines = walden.usual_lines(&cluster);
@@ -149,6 +151,23 @@ fn no_secret_is_seen_anywhere() {
         watch.run(0, &["repo-ls", "--recurse"]);
         let got = scratch.join("got");
         watch.run(0, &["archive-get", &name, got.to_str().unwrap()]);
+        let cache = files_below(&watch.walden.cache_folder());
+        assert_eq!(cache.len(), usize::from(place == "config"), "{place}: {:?}", cache.keys());
+        for (path, contents) in &cache {
+            use std::os::unix::fs::PermissionsExt;
+            assert_eq!(
+                fs::metadata(path).unwrap().permissions().mode() & 0o7777,
+                0o600,
+                "{}",
+                path.display()
+            );
+            assert!(contents.len() > 500 && holds(contents, "argon2id"), "{}", path.display());
+            assert!(
+                !PASSPHRASE.split('-').any(|word| word.len() > 4 && holds(contents, word)),
+                "{}",
+                path.display()
+            );
+        }
         let target = scratch.join("back");
         let path = format!("--pg1-path={}", target.display());
         // A warning: the server to be started will not have this environment.

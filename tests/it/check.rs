@@ -36,6 +36,7 @@ fn places(walden: &Walden, cluster: &Cluster) -> Vec<Replace> {
         Replace::Shape("0+ s ago", "AGO"),
         Replace::Shape("within 0+ s", "within SECONDS"),
         Replace::Shape("Argon2, 0+ ms", "Argon2, MILLISECONDS"),
+        Replace::Shape("cache-0+", "cache-USER"),
         Replace::Shape("00000000T000000Z-F-aaaaaa", "FULL_BACKUP"),
     ];
     all.extend(Replace::segments());

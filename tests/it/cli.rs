@@ -1,11 +1,15 @@
 //! The command line without a server: what it refuses and in which words, and how it exits.
 
 use std::fs;
+use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
-use crate::common::{Output, Replace, Scratch, finish, golden};
+use rustix::fs::{CWD, FileType, Mode, OFlags, mknodat, open};
+use rustix::process::Signal;
+
+use crate::common::{Output, Replace, Scratch, collect, finish, golden, kill_now, wait_until};
 
 /// A configuration file of one's own, and the program with a clean environment.
 struct Desk {
@@ -345,4 +349,41 @@ fn nobody_reading_is_no_failure() {
     command.args(["-c", "{ \"$0\" help configuration; echo $? >&2; } | true", env!("CARGO_BIN_EXE_walden")]);
     let out = finish(command);
     assert_eq!(out.stderr, "0\n", "{out}");
+}
+
+/// How a call ends that is sent SIGTERM while it reads its configuration.
+fn interrupted_early(line: &str) -> Output {
+    let desk = Desk::new("");
+    let pipe = desk.scratch.join("pipe");
+    mknodat(CWD, &pipe, FileType::Fifo, Mode::from_raw_mode(0o644), 0).unwrap();
+    let mut command = desk.scratch.command(env!("CARGO_BIN_EXE_walden"));
+    command.arg(format!("--config={}", pipe.display())).args(line.split(' '));
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let child = command.spawn().unwrap();
+    // Can be opened once somebody reads it; who reads it waits for what is written.
+    let mut writing = None;
+    wait_until("walden to read its configuration", || {
+        writing = open(&pipe, OFlags::WRONLY | OFlags::NONBLOCK, Mode::empty()).ok();
+        writing.is_some()
+    });
+    kill_now(child.id(), Signal::TERM);
+    let mut writing = fs::File::from(writing.unwrap());
+    // Gone already, if the signal killed it.
+    let _ = writing.write_all(b"[global]\nlog-level-file=off\nrepo1-path=/nowhere\n");
+    drop(writing);
+    collect(child, line.to_owned())
+}
+
+#[test]
+fn a_signal_that_comes_before_anything_was_begun_is_answered_like_a_later_one() {
+    let segment = "pg_wal/000000010000000000000001";
+    let push = interrupted_early(&format!("--stanza=x archive-push {segment}"));
+    assert_eq!((push.code, push.signal), (Some(71), None), "{push}");
+    assert_eq!(push.stderr, "walden archive-push: archive-push was interrupted before it began\n");
+    // PostgreSQL reads this one's death as its own shutdown.
+    let get = interrupted_early("--stanza=x archive-get 000000010000000000000001 RECOVERYXLOG");
+    assert_eq!((get.code, get.signal), (None, Some(15)), "{get}");
+    let backup = interrupted_early("--stanza=x backup");
+    assert_eq!((backup.code, backup.signal), (None, Some(15)), "{backup}");
+    assert_eq!(backup.stderr, "warning: backup was interrupted before it began\n");
 }

@@ -1,16 +1,21 @@
 //! Tablespaces and a `pg_wal` elsewhere, on real servers: a copy beside its living original touches nothing of it.
 
 use crate::common::{
-    Cluster, ClusterBuilder, Replace, Scratch, StopMode, Walden, finish, golden, kill_now, majors_in_full,
-    newest_major, oldest_major, wait_until,
+    Cluster, ClusterBuilder, Recovery, Replace, Scratch, StopMode, Walden, finish, golden, kill_now,
+    majors_in_full, newest_major, oldest_major, wait_until,
 };
 use rustix::process::Signal;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::fs;
+use std::ops::ControlFlow;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
+
+use walden::postgres::wal::reader::{Begin, scan};
+use walden::postgres::wal::stream::Record;
+use walden::units::{Lsn, SegmentName, SegmentSize, TimelineId};
 
 /// A cluster with two tablespaces, each with a table in it.
 struct Spaced {
@@ -296,6 +301,100 @@ fn a_tablespace_created_in_the_wal_never_brings_a_recovery_into_the_originals_fi
         cluster.stop(StopMode::Fast);
         fs::rename(&late, spaced.scratch.join("late aside")).unwrap();
         spaced.scratch.dir("space late");
+        let mut server = cluster.start_restored(&back, &[]).expect("it starts");
+        server.wait_recovery_end();
+        assert_eq!(server.sql("select count(*), sum(n) from in_late"), wanted);
+    }
+}
+
+/// Where the last record that creates a tablespace begins and ends, by the server's own WAL from `from` on.
+fn last_creation(cluster: &Cluster, from: Lsn, size: SegmentSize) -> (Lsn, Lsn) {
+    let mut source = |number: u64, sink: &mut dyn FnMut(&[u8]) -> ControlFlow<()>| {
+        let name = SegmentName::from_number(TimelineId::new(1).unwrap(), number, size).unwrap();
+        let bytes = fs::read(cluster.data().join("pg_wal").join(name.to_string()));
+        let _ = bytes.as_ref().map(|bytes| sink(bytes));
+        Ok::<_, std::convert::Infallible>(bytes.is_ok())
+    };
+    let mut found = None;
+    let mut visitor = |record: &Record<'_>| {
+        if record.header.resource_manager == 5 && record.header.info & 0xF0 == 0 {
+            found = Some((record.lsn, record.end));
+        }
+        ControlFlow::Continue(())
+    };
+    scan(Begin::Segment(size.number_of(from)), None, size, &mut source, &mut visitor).unwrap();
+    found.expect("a tablespace was created")
+}
+
+/// Creates a tablespace by a record that crosses a segment's border; gives its directory and the border.
+fn create_across_a_border(spaced: &Spaced, size: SegmentSize) -> (PathBuf, Lsn) {
+    let insert = || spaced.cluster.sql("select pg_current_wal_insert_lsn()").parse::<Lsn>().unwrap().as_u64();
+    let fill = |bytes: u64| {
+        spaced.cluster.sql(&format!("select pg_logical_emit_message(false, '', repeat('x', {bytes}))"));
+    };
+    // Bytes of the command before that record, and of it, as the last try showed them. The first pays full pages.
+    let (mut before, mut length) = (1000, 200);
+    for attempt in 0..10 {
+        let border = size.start_of(size.number_of(Lsn::new(insert() + 64 * 1024)) + 1).unwrap().as_u64();
+        let wanted = border - before - length / 2;
+        while wanted - insert() > 4000 {
+            fill((wanted - insert() - 2000).min(200_000));
+        }
+        fill((wanted - insert()).saturating_sub(80).max(1));
+        let begun = insert();
+        let place = spaced.scratch.dir(format!("space late {attempt} {}", "x".repeat(120)));
+        spaced.cluster.sql(&format!("create tablespace late location '{}'", place.display()));
+        let (from, to) = last_creation(&spaced.cluster, Lsn::new(begun), size);
+        if from.as_u64() < border && border < to.as_u64() {
+            return (place, Lsn::new(border));
+        }
+        (before, length) = (from.as_u64() - begun, to.as_u64() - from.as_u64());
+        spaced.cluster.sql("drop tablespace late");
+    }
+    panic!("no record would cross a border");
+}
+
+#[test]
+fn a_tablespace_created_across_the_border_of_two_segments_is_noticed() {
+    for major in majors_in_full() {
+        let spaced = Spaced::begin_with(major, |cluster| {
+            cluster.segment_size_mb(1).conf(&[
+                "autovacuum = off",
+                "checkpoint_timeout = '1h'",
+                "max_wal_size = '4GB'",
+                "wal_keep_size = '64MB'",
+            ])
+        });
+        let size = SegmentSize::new(1 << 20).unwrap();
+        spaced.backup();
+        let (late, border) = create_across_a_border(&spaced, size);
+        let oid = spaced.cluster.sql("select oid from pg_tablespace where spcname = 'late'");
+        spaced.cluster.sql("create table in_late tablespace late as select generate_series(1, 3000) as n");
+        let wanted = spaced.cluster.sql("select count(*), sum(n) from in_late");
+        spaced.cluster.archive_now();
+        spaced.cluster.sql("checkpoint");
+        let kept = fingerprint(&late);
+        let all = format!("--tablespace-map-all={}", spaced.scratch.join("all").display());
+        spaced.walden.ok(&["restore", &spaced.path("back"), &all]);
+        let back = spaced.scratch.join("back");
+        // It may let somebody in before it comes there.
+        let log = match spaced.cluster.start_restored(&back, &[]) {
+            Err(log) => log,
+            Ok(mut server) => match server.wait_recovery() {
+                Recovery::Stopped { log } => log,
+                other => panic!("PostgreSQL {major}: it must not go on: {other:?}"),
+            },
+        };
+        let second = SegmentName::from_number(TimelineId::new(1).unwrap(), size.number_of(border), size);
+        let said = format!("{} creates tablespace {oid} in {}", second.unwrap(), late.display());
+        assert!(log.contains(&said), "PostgreSQL {major}:\n{log}");
+        assert_eq!(fingerprint(&late), kept, "the original's files were changed");
+
+        // The original is gone and its files are moved away: it goes on where it stopped.
+        let mut cluster = spaced.cluster;
+        cluster.stop(StopMode::Fast);
+        fs::rename(&late, spaced.scratch.join("late aside")).unwrap();
+        spaced.scratch.dir(late.file_name().unwrap());
         let mut server = cluster.start_restored(&back, &[]).expect("it starts");
         server.wait_recovery_end();
         assert_eq!(server.sql("select count(*), sum(n) from in_late"), wanted);

@@ -1,7 +1,8 @@
 //! `check`: whether everything that a backup and a restore will rest on is as it should be, found out before.
 //!
 //! Gathers facts, judges them, and tells each finding with what to do about it. Nothing is changed but that the
-//! server finishes a WAL segment, and that the storage is tried out with objects that are removed again.
+//! server finishes a WAL segment, that the storage is tried out with objects that are removed again, and that this host's
+//! cache has its folder where a passphrase will want it.
 
 mod archiving;
 mod arrival;

@@ -5,6 +5,7 @@ use super::finding::Finding;
 use super::retention;
 use crate::commands::Context;
 use crate::commands::bucket_words;
+use crate::commands::host_cache::{HostCache, NotKept};
 use crate::commands::open::{
     bucket_rules, open_repository, repository_failure, secret, store_by_every_address, store_failure,
 };
@@ -19,6 +20,7 @@ use crate::storage::Key;
 use crate::storage::object::rules::BucketRules;
 use crate::storage::probe::{Finding as Promise, ProbePlan, ProbeReport, probe};
 use crate::units::{ByteCount, Stanza, Timestamp};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 const TOPIC: &str = "repository";
@@ -33,15 +35,15 @@ pub(super) struct Opened {
     pub repository: Repository,
 }
 
-/// What a repository's key costs each time.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct KeyCost {
+/// What a repository's key costs.
+#[derive(Debug)]
+struct KeyCost {
     /// Until the key or passphrase was there: its file read, its command run.
-    pub fetching: Duration,
-    /// From then until the repository was open.
-    pub opening: Duration,
-    /// Whether it is a passphrase.
-    pub passphrase: bool,
+    fetching: Duration,
+    /// From then until the repository was open, with nothing from the cache.
+    opening: Duration,
+    /// Of a passphrase: the folder in which what was derived from it is kept, or why it is not.
+    passphrase: Option<Result<PathBuf, NotKept>>,
 }
 
 /// What is known of the backups.
@@ -77,9 +79,9 @@ fn look(
     found: &mut Vec<Finding>,
 ) -> Result<Option<Opened>, Failure> {
     let name = settings.name();
-    let (repository, cost) = open(settings)?;
+    let (repository, cost) = open(context, settings)?;
     found.push(opens(&name, &repository.describe(), repository.is_encrypted()));
-    found.extend(cost.and_then(|cost| key(&name, cost)));
+    found.extend(cost.and_then(|cost| key(&name, &cost)));
     let phase = context.report.phase(&format!("trying out the storage of {name}"), None);
     let promises = try_out(context, settings, &repository);
     drop(phase);
@@ -119,7 +121,10 @@ fn is_local(settings: &RepositorySettings) -> bool {
 }
 
 /// Opens it, and measures what a push pays for the key.
-fn open(settings: &RepositorySettings) -> Result<(Repository, Option<KeyCost>), Failure> {
+fn open(
+    context: &Context<'_>,
+    settings: &RepositorySettings,
+) -> Result<(Repository, Option<KeyCost>), Failure> {
     if settings.cipher == Cipher::None {
         return Ok((open_repository(settings)?, None));
     }
@@ -130,6 +135,8 @@ fn open(settings: &RepositorySettings) -> Result<(Repository, Option<KeyCost>), 
     let repository = open_repository(settings)?;
     // Opening fetches the key once more.
     let opening = began.elapsed().saturating_sub(fetching);
+    let passphrase =
+        passphrase.then(|| HostCache::new(context, settings, repository.store()).keeps_passphrases_in());
     Ok((repository, Some(KeyCost { fetching, opening, passphrase })))
 }
 
@@ -191,22 +198,40 @@ fn opens(name: &str, place: &str, encrypted: bool) -> Finding {
     }
 }
 
-fn key(name: &str, cost: KeyCost) -> Option<Finding> {
+fn key(name: &str, cost: &KeyCost) -> Option<Finding> {
     let milliseconds = |length: Duration| format!("{} ms", length.as_millis());
-    if cost.passphrase {
-        return Some(
-            Finding::warning(
+    let once = milliseconds(cost.opening);
+    match &cost.passphrase {
+        None => {}
+        Some(Ok(folder)) => {
+            return Some(Finding::ok(
                 "key",
                 format!(
-                    "{name} is opened with a passphrase: each archived segment derives its key anew (Argon2, {} here)",
-                    milliseconds(cost.opening)
+                    "{name} is opened with a passphrase: the first archived segment derives its key (Argon2, {once} here), \
+                     the others find it in {}",
+                    folder.display()
+                ),
+            ));
+        }
+        Some(Err(why)) => {
+            let finding = Finding::warning(
+                "key",
+                format!(
+                    "{name} is opened with a passphrase: each archived segment derives its key anew (Argon2, {once} here)"
                 ),
             )
-            .next(format!(
+            .because(why.to_string());
+            let finding = match why {
+                NotKept::Unusable(_) => finding.next(
+                    "Set lock-path to a directory that belongs to the user who archives, or give it that one.",
+                ),
+                NotKept::NoFile | NotKept::OnDisk { .. } => finding,
+            };
+            return Some(finding.next(format!(
                 "A key of `walden key-generate` costs nothing; it is chosen when a repository is made, so add another \
                  repository with one, and give up {name} when its backups are no longer needed."
-            )),
-        );
+            )));
+        }
     }
     (cost.fetching > SLOW_KEY).then(|| {
         Finding::warning(
@@ -350,6 +375,7 @@ fn room(name: &str, free: ByteCount, newest: ByteCount) -> Option<Finding> {
 mod tests {
     use super::*;
     use crate::commands::check::server::tests::facts;
+    use crate::durable::private::NotPrivate;
     use crate::storage::object::rules::Versions;
 
     fn report() -> ProbeReport {
@@ -388,10 +414,19 @@ mod tests {
     #[test]
     fn a_passphrase_and_a_slow_vault_are_told_with_their_time() {
         let ms = Duration::from_millis;
-        let cost = |fetching, opening, passphrase| key("repo1", KeyCost { fetching, opening, passphrase });
-        assert_eq!(cost(ms(0), ms(2), false), None);
-        assert!(cost(ms(0), ms(37), true).unwrap().text.contains("(Argon2, 37 ms here)"));
-        assert!(cost(ms(900), ms(2), false).unwrap().text.contains("takes 900 ms to fetch"));
+        let cost = |fetching, opening, passphrase| {
+            key("repo1", &KeyCost { fetching, opening, passphrase }).map(|finding| finding.line())
+        };
+        assert_eq!(cost(ms(0), ms(2), None), None);
+        assert!(cost(ms(900), ms(2), None).unwrap().contains("takes 900 ms to fetch"));
+        let kept = cost(ms(0), ms(37), Some(Ok("/run/walden/cache-26".into()))).unwrap();
+        assert!(kept.starts_with("ok       ") && kept.contains("(Argon2, 37 ms here)"), "{kept}");
+        let not_kept = cost(ms(0), ms(37), Some(Err(NotKept::NoFile))).unwrap();
+        assert!(not_kept.starts_with("warning  ") && not_kept.contains("derives its key anew"), "{not_kept}");
+        let folder = NotPrivate::Absent("/run/walden".into());
+        let unusable = cost(ms(0), ms(37), Some(Err(NotKept::Unusable(folder)))).unwrap();
+        assert!(unusable.contains("because: there is no /run/walden\n"), "{unusable}");
+        assert!(unusable.contains("next: Set lock-path "), "{unusable}");
     }
 
     #[test]

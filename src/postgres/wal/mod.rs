@@ -6,9 +6,11 @@
 //! * [`walk`]: that walk over one segment, to the verdict *complete or not*.
 //! * [`records`]: what a record says, for the few kinds that matter to backup and recovery.
 //! * [`reader`]: one record by its position, and long chains of segments.
+//! * [`crossing`]: a short record that begins in one segment and ends in the next, from a few pages of each.
 //!
 //! Nothing here knows where segments are kept.
 
+pub mod crossing;
 pub mod page;
 pub mod reader;
 pub mod records;

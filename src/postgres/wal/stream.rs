@@ -41,7 +41,7 @@ pub struct RecordHeader {
 }
 
 impl RecordHeader {
-    fn parse(bytes: &[u8; RECORD_HEADER]) -> Self {
+    pub(super) fn parse(bytes: &[u8; RECORD_HEADER]) -> Self {
         let [
             l0,
             l1,

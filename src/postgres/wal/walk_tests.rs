@@ -1,5 +1,6 @@
 //! The walk against real segments, whose verdicts were recorded beside them.
 
+use super::crossing::{BEGINNING, LONGEST, RecordEnd};
 use super::page::Dialect;
 use super::reader::{Begin, ReadError, ScanEnd, record_at, record_ending_at, scan};
 use super::records::{Known, decode};
@@ -446,4 +447,49 @@ fn a_partial_of_a_promotion_is_valid_up_to_its_last_record() {
         let upto = verdict.valid_up_to.since(verdict.identity.start).unwrap() as usize;
         assert_eq!(segment[40..8192 * (upto / 8192)], child[40..8192 * (upto / 8192)]);
     }
+}
+
+#[test]
+fn a_record_that_crosses_a_border_is_put_together_as_a_walk_over_both_segments_finds_it() {
+    let mut joined = 0;
+    for major in CHAINED {
+        let segments = &SEGMENTS[&major];
+        for (file, bytes) in segments {
+            let Ok(WalFileName::Segment(name)) = file.parse() else { continue };
+            let size = SegmentSize::new(SIZE).unwrap();
+            let number = name.number(size).unwrap();
+            let before =
+                number.checked_sub(1).and_then(|n| SegmentName::from_number(name.timeline(), n, size));
+            let Some(first) = before.and_then(|before| segments.get(&before.to_string())) else { continue };
+            // What a walk over both finds around the border.
+            let mut crossing = None;
+            let mut source = |asked: u64, sink: &mut dyn FnMut(&[u8]) -> ControlFlow<()>| {
+                let given =
+                    if asked == number - 1 { Some(first) } else { (asked == number).then_some(bytes) };
+                given.map(|bytes| sink(bytes));
+                Ok::<_, Infallible>(given.is_some())
+            };
+            let border = size.start_of(number).unwrap();
+            let mut visitor = |record: &Record<'_>| {
+                if record.lsn < border && record.end > border {
+                    crossing = Some((record.lsn, record.end, record.header, record.body.to_vec()));
+                }
+                ControlFlow::Continue(())
+            };
+            scan(Begin::Segment(number - 1), None, size, &mut source, &mut visitor).unwrap();
+            let end = RecordEnd::of(&bytes[..BEGINNING]);
+            let found = end.as_ref().and_then(|end| {
+                end.join(&first[first.len() - usize::try_from(end.bytes_before()).unwrap()..]).unwrap()
+            });
+            match (crossing, found) {
+                (Some((lsn, end, header, body)), Some(found)) => {
+                    assert_eq!((lsn, end, header, body), (found.lsn, found.end, found.header, found.body));
+                    joined += 1;
+                }
+                (Some((.., body)), None) => assert!(body.len() + 24 > LONGEST, "{major} {file}"),
+                (None, found) => assert_eq!(found, None, "{major} {file}"),
+            }
+        }
+    }
+    assert!(joined > 0, "no record of the fixtures crosses a border");
 }

@@ -120,14 +120,16 @@ pub(super) const OPTIONS: &[OptionSpec] = &[
     option(
         "lock-path",
         Kind::Path,
-        "the directory of the files that stop makes",
+        "the directory of the files that stop makes, and of a cache",
         "It must be the same for all who run walden on this host, and only they should be able to write there: \
          where everybody may, a file counts only for the user who made it, or if root did. What lies in /tmp, as by \
          default, may be gone after a restart of the host. No locks are needed: two backups at once, from any hosts, never \
-         damage each other.",
+         damage each other. In the folder cache-USER, which only this user may look into, archive-push and archive-get keep \
+         for a repository with a passphrase what Argon2 makes of it, and for one in a bucket its wrapped keys, so that not \
+         every segment pays for them; it may be removed at any time.",
     )
     .on(&[
-        "annotate", "archive-push", "backup", "check", "expire", "info", "pin", "restore", "stanza-create",
+        "annotate", "archive-get", "archive-push", "backup", "check", "expire", "info", "pin", "restore", "stanza-create",
         "stanza-delete", "stanza-upgrade", "start", "stop", "unpin",
     ])
     .default("/tmp/walden"),

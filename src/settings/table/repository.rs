@@ -91,8 +91,9 @@ pub(super) const OPTIONS: &[OptionSpec] = &[
         "repo-cipher-pass",
         Kind::Text,
         "the repository's key or passphrase",
-        "Best a key string that `walden key-generate` printed (walden-key-1.…); a passphrase works too, but \
-         then every archived segment costs a deliberately slow derivation. Only in a configuration file that \
+        "Best a key string that `walden key-generate` printed (walden-key-1.…): it cannot be guessed and costs nothing. A \
+         passphrase works too and is derived deliberately slowly, once on each host if it stands in a file or the \
+         configuration (see lock-path), else for every archived segment. Only in a configuration file that \
          nobody else can read, or in the environment; never on the command line, where every user of the \
          machine sees it. Often repo1-cipher-pass-file or repo1-cipher-pass-command is the better place.",
     )
@@ -111,7 +112,8 @@ pub(super) const OPTIONS: &[OptionSpec] = &[
         Kind::Text,
         "a command that prints the key or passphrase",
         "Run with `sh -c` when the key is needed, and not before; the first line it prints is the key. For \
-         secrets kept in a vault or sealed by a key service. For archive-push it runs once per segment.",
+         secrets kept in a vault or sealed by a key service. For archive-push it runs once per segment, and a passphrase \
+         that it prints is derived each time: nothing of it is kept on this host.",
     )
     .unset("no command"),
 ];

@@ -1,5 +1,6 @@
 //! Gathers what the decision asks for, and gives PostgreSQL the file.
 
+use super::created::Look;
 use super::decide::{
     self, Answer, Doubt, Far, HistoryFacts, HistoryNeed, Lineage, Near, Need, SegmentFacts, Source,
     Timelines, Trouble, Verdict, Whole,
@@ -11,7 +12,6 @@ use super::{Cluster, Patience, Request, identity, pieces};
 use crate::postgres::history::TimelineHistory;
 use crate::repo::layout::{self, WalEntry};
 use crate::units::{SegmentName, TimelineId, Timestamp, WalFileName};
-use crate::wal::scan::SegmentScan;
 use crate::wal::{CreatedTablespace, ShortHash, WalError, read};
 use std::collections::BTreeSet;
 use std::io;
@@ -61,37 +61,24 @@ pub fn get(
         if let Some(offset) = cut.zip(start).and_then(|(cut, start)| cut.since(start)) {
             file.zero_from(offset, request.question.size.bytes())?;
         }
-        let in_use = match (&request.server, request.name) {
-            (None, _) => None,
-            (Some(server), WalFileName::Segment(name)) if cut.is_some() || *source == Source::Pieces => {
-                server.in_use(&created_in(&file, name)?).cloned()
+        let doubt = match (&request.server, request.name) {
+            (Some(server), WalFileName::Segment(name)) => {
+                let pg_wal = target.parent().filter(|parent| !parent.as_os_str().is_empty());
+                let pg_wal = pg_wal.unwrap_or(Path::new("."));
+                let as_stored = cut.is_none() && *source == Source::Whole;
+                let cluster = &request.cluster;
+                Look { cluster, candidates, file: &file, name, server, pg_wal }
+                    .doubt(as_stored.then_some(&created[..]))?
             }
-            (Some(server), _) => server.in_use(&created).cloned(),
+            _ => None,
         };
-        match in_use {
-            Some(tablespace) => {
-                answer = Answer { verdict: Verdict::Unsure(Doubt::TablespaceInUse(tablespace)), row: 16 };
-            }
+        match doubt {
+            Some((row, doubt)) => answer = Answer { verdict: Verdict::Unsure(doubt), row },
             // COMMIT POINT. Every byte was checked; from here on PostgreSQL may read it.
             None => file.show()?,
         }
     }
     Ok(Given { answer, from })
-}
-
-/// The tablespaces that are created in what the file holds: of what was put together or cut nobody noted them.
-fn created_in(file: &TargetFile, name: SegmentName) -> io::Result<Vec<CreatedTablespace>> {
-    let mut scan = SegmentScan::new(name);
-    let mut buffer = vec![0; 128 * 1024];
-    let mut at = 0;
-    loop {
-        let length = file.read_some_at(at, &mut buffer)?;
-        // What is no segment PostgreSQL does not replay either.
-        if length == 0 || scan.feed(&buffer[..length]).is_err() {
-            return Ok(scan.tablespaces_created());
-        }
-        at += length as u64;
-    }
 }
 
 /// The last commit before `name` on its timeline that the archive knows of, for telling people what a stop

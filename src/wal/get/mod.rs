@@ -7,6 +7,7 @@
 //!
 //! Not for: exit codes, log lines and settings, which are the command's.
 
+mod created;
 pub mod decide;
 pub mod fetch;
 mod identity;

@@ -5,6 +5,7 @@
 //! living original that folder is the original's, and the replay goes on in its files. So a segment that would do
 //! that is not given.
 
+use crate::units::Lsn;
 use crate::wal::CreatedTablespace;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -16,6 +17,9 @@ pub struct Server {
     pub data: PathBuf,
     /// Its folder in a tablespace's directory: `PG_17_202406281`.
     pub version_folder: String,
+    /// What begins before is not replayed: the redo position of its `backup_label`, else of its control file. `None`
+    /// where that is not known.
+    pub replays_from: Option<Lsn>,
 }
 
 impl Server {
@@ -49,7 +53,8 @@ mod tests {
         let (data, space) = (dir.path().join("data"), dir.path().join("space"));
         fs::create_dir_all(data.join("pg_tblspc")).unwrap();
         fs::create_dir_all(&space).unwrap();
-        let server = Server { data: data.clone(), version_folder: "PG_17_202406281".to_owned() };
+        let server =
+            Server { data: data.clone(), version_folder: "PG_17_202406281".to_owned(), replays_from: None };
         let created = [(16390, String::new()), (16391, space.display().to_string())]
             .map(|(oid, location)| CreatedTablespace { oid, location });
         assert_eq!(server.in_use(&created), None, "an empty directory may be taken");

@@ -18,6 +18,8 @@ use crate::wal::{ClusterWal, ContentHash, SegmentInfo, Verdict as Walked};
 use std::path::PathBuf;
 use std::sync::Arc;
 
+mod tablespaces;
+
 const MIB: u64 = 1 << 20;
 const SYSTEM: SystemIdentifier = SystemIdentifier::new(7);
 
@@ -93,10 +95,27 @@ impl Bench {
 
     /// Stores bytes under a segment's name, or as partial with this much WAL in it.
     fn put_bytes(&self, index: usize, name: SegmentName, bytes: &[u8], partial: Option<(Walked, u64)>) {
+        let hash = ContentHash::of(bytes);
+        let to = if partial.is_some() { Destination::Partial(hash) } else { Destination::Complete };
+        let (verdict, valid) = partial.unwrap_or((Walked::Complete, bytes.len() as u64));
+        let info = SegmentInfo {
+            name,
+            system: SYSTEM,
+            size: bytes.len() as u64,
+            hash,
+            verdict,
+            valid,
+            page_magic: Some(0xD118),
+            first_commit: None,
+            last_commit: None,
+            tablespaces_created: Vec::new(),
+        };
+        self.put_info(index, bytes, &info, to);
+    }
+
+    fn put_info(&self, index: usize, bytes: &[u8], info: &SegmentInfo, to: Destination) {
         self.with_wal(index, |wal| {
-            let hash = ContentHash::of(bytes);
-            let to = if partial.is_some() { Destination::Partial(hash) } else { Destination::Complete };
-            let env = env();
+            let (env, name) = (env(), info.name);
             let mut writer = SegmentWriter::begin(wal, name, to, size(), &env).unwrap();
             let mut encoder = FrameEncoder::new(Compression::Zstd(1), false).unwrap();
             let mut frame = EncodedFrame::default();
@@ -104,20 +123,7 @@ impl Bench {
                 encoder.encode(plain, &mut frame).unwrap();
                 writer.append(plain, &mut frame).unwrap();
             }
-            let (verdict, valid) = partial.unwrap_or((Walked::Complete, bytes.len() as u64));
-            let info = SegmentInfo {
-                name,
-                system: SYSTEM,
-                size: bytes.len() as u64,
-                hash,
-                verdict,
-                valid,
-                page_magic: Some(0xD118),
-                first_commit: None,
-                last_commit: None,
-                tablespaces_created: Vec::new(),
-            };
-            writer.finish(&info).unwrap().commit().unwrap();
+            writer.finish(info).unwrap().commit().unwrap();
         });
     }
 
@@ -408,42 +414,6 @@ fn the_last_segment_is_put_together_from_partials_and_tails() {
     assert_eq!(bench.served()[..400_000], whole[..400_000]);
     bench.damage(0, "000493e0-"); // the tail from 300,000 on
     assert_eq!(bench.rows(None, name), (2, 200));
-}
-
-#[test]
-fn a_tablespace_created_in_an_unfinished_or_cut_segment_is_noticed_too() {
-    let name = seg(1, 5);
-    let space = tempfile::tempdir().unwrap();
-    std::fs::create_dir(space.path().join("PG_18_202506291")).unwrap();
-    let server = super::tablespaces::Server {
-        data: space.path().join("data"),
-        version_folder: "PG_18_202506291".to_owned(),
-    };
-    let mut data = vec![255, 0];
-    data.extend_from_slice(&16_400_u32.to_le_bytes());
-    data.extend_from_slice(space.path().to_str().unwrap().as_bytes());
-    data.push(0);
-    data[1] = u8::try_from(data.len() - 2).unwrap();
-    let unfinished = Craft::new(7, 5, MIB).noop(50_000, 1).record(5, 0, 9, &data).noop(9000, 2).bytes();
-    for partial in [true, false] {
-        let mut bench = Bench::new(1);
-        if partial {
-            bench.put_bytes(0, name, &unfinished, Some((Walked::Incomplete, 60_000)));
-        } else {
-            bench.put_tail_of(0, name, &unfinished, 0, 60_000);
-        }
-        assert_eq!(bench.rows(None, name), (8, 0), "nobody else is known to be there");
-        bench.server = Some(server.clone());
-        assert_eq!(bench.rows(None, name), (16, 200), "partial: {partial}");
-    }
-    // What lies behind the fork is not replayed: it is cut off, and keeps nobody.
-    for (fork, row) in [(51_000, (16, 200)), (40_000, (7, 0))] {
-        let mut bench = Bench::new(1);
-        bench.server = Some(server.clone());
-        bench.put_bytes(0, name, &unfinished, None);
-        bench.put_history(0, 2, &format!("1\t{}\tx\n", at(5, fork)));
-        assert_eq!(bench.rows(Some(2), name), row, "fork at {fork}");
-    }
 }
 
 #[test]

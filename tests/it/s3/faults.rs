@@ -56,10 +56,18 @@ fn a_push_survives_each_fault_at_each_request() {
     assert!(push(&path).success());
     let requests = proxy.log().len();
     shop.holds(&name, &path);
+    // The next one finds the wrapped key in this host's cache, and nothing else.
+    let (_, path) = shop.segment();
+    proxy.rules("[]");
+    assert!(push(&path).success());
+    assert_eq!(proxy.log().len(), requests - 1, "{:#?}", proxy.log());
     let mut met = 0;
     for (number, (fault, rule)) in FAULTS.iter().enumerate() {
         for at in chosen(requests, number, 2) {
             let (name, path) = shop.segment();
+            if number % 2 == 0 {
+                fs::remove_dir_all(shop.walden.cache_folder()).unwrap();
+            }
             proxy.rules(&format!(r#"[{{{rule}, "from": {at}, "count": 1}}]"#));
             let out = push(&path);
             assert!(out.success(), "{fault} at request {at}: {out}");

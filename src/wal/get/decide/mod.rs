@@ -21,6 +21,7 @@
 //! | 14 | | bad arguments or settings, a panic, a newer format | 200 | 200 |
 //! | 15 | | the store refuses or fails | 200 | 1, loud |
 //! | 16 | segment | it creates a tablespace where another cluster of this version has its files ([`super::tablespaces`]) | 200 | 200 |
+//! | 17 | segment | a record that may do that ends in it, and the segment before, in which it begins, is not to be had | 200 | 1, loud |
 //!
 //! Looking things up costs time, so a decision asks only for what it needs: [`segment`] and [`history`]
 //! return `Err` with what comes next until the facts suffice. They read no clock and no store.
@@ -209,7 +210,7 @@ impl Answer {
     #[must_use]
     pub fn is_loud(&self, asker: Asker) -> bool {
         match self.verdict {
-            Verdict::Unsure(_) => asker != Asker::Standby || matches!(self.row, 2 | 14 | 15 | 16),
+            Verdict::Unsure(_) => asker != Asker::Standby || matches!(self.row, 2 | 14 | 15 | 16 | 17),
             _ => false,
         }
     }
@@ -262,6 +263,13 @@ pub enum Doubt {
     NoSuchName,
     /// Replaying it would link a tablespace to another cluster's files.
     TablespaceInUse(CreatedTablespace),
+    /// It may do so by a record whose beginning is not to be had.
+    TablespaceUnknown {
+        /// The segment in which that begins.
+        before: SegmentName,
+        /// What is wrong with its copies; empty where there are none.
+        troubles: Vec<Trouble>,
+    },
 }
 
 /// What proves that WAL existed.
@@ -383,6 +391,17 @@ impl fmt::Display for Doubt {
                 "creates tablespace {} in {}, where another cluster has its files",
                 tablespace.oid, tablespace.location
             ),
+            Self::TablespaceUnknown { before, troubles } => {
+                write!(
+                    f,
+                    "begins with the end of a record that may create a tablespace, and {before}, in which that begins, "
+                )?;
+                if troubles.is_empty() {
+                    return f.write_str("is in no repository");
+                }
+                f.write_str("could not be read from ")?;
+                write_troubles(f, troubles)
+            }
             Self::NoSuchName => f.write_str("is no name of a segment of this cluster"),
         }
     }
