@@ -77,3 +77,18 @@ fn a_long_listing_costs_its_pages_the_folders_and_a_page_for_each_range() {
     proxy.rules(r#"[{"do": "status", "query": "start-after", "from": 2}]"#);
     assert_eq!(kind(gone.list(&key("w"), &mut |_| ())), StoreErrorKind::Unavailable);
 }
+
+#[test]
+fn a_store_that_does_not_list_from_a_point_is_found_out_and_may_be_used() {
+    let proxy = Proxy::start();
+    let store = proxy.place(&proxy.server.bucket(&[])).open().unwrap();
+    let found = |rules: &str| {
+        proxy.rules(rules);
+        let found = probe(&store, &key("probe/x"), FEW).unwrap();
+        assert!(found.usable(), "{found:?}");
+        found.list_from_a_point.holds()
+    };
+    assert!(found("[]"));
+    assert!(!found(r#"[{"do": "strip", "parameters": ["start-after"]}]"#));
+    assert!(!found(r#"[{"do": "status", "query": "start-after", "status": 501, "code": "NotImplemented"}]"#));
+}
