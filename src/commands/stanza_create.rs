@@ -213,6 +213,13 @@ fn make_repository(
             settings.name()
         ));
     }
+    if let Finding::Broken(seen) = &report.list_from_a_point {
+        context.report.warn(format!(
+            "{}: its storage does not list from a point ({seen}). Nothing is lost by it; with very many archived \
+             segments listings take long",
+            settings.name()
+        ));
+    }
     tell_of_the_bucket(context, settings, report.may_delete.holds())?;
     let created = Repository::create(store, secret.as_ref(), create_only(settings), context.env);
     let made = match created {

@@ -51,6 +51,7 @@ pub(super) fn check_with(store: &Arc<dyn Store>, racers: u64, rounds: u32) {
     every_allowed_key_works(&**store);
     listings_show_everything_below_and_nothing_beside(&**store);
     a_listing_of_many(&**store);
+    a_listing_of_folders_with_neighbours(&**store);
     reads_end_where_the_object_ends(&**store);
     what_is_absent(&**store);
     delete_frees_the_name(&**store);
@@ -167,6 +168,55 @@ fn a_listing_of_many(store: &dyn Store) {
     let expected: BTreeSet<_> = (0_u64..1205).map(|i| (name(i), i % 7)).collect();
     assert_eq!(listed(store, "many"), expected);
     assert_eq!(store.folder(Some(&key("many/1"))).unwrap().objects.len(), 402);
+}
+
+/// As WAL lies, with names beside each folder that stand before it or behind it, as the store's order has it.
+fn a_listing_of_folders_with_neighbours(store: &dyn Store) {
+    let mut names = BTreeSet::new();
+    for timeline in 1..=3 {
+        let timeline = format!("deep/{timeline:08X}");
+        names.extend([".history", "-x", "0"].map(|beside| format!("{timeline}{beside}")));
+        for folder in 0..5 {
+            let folder = format!("{timeline}/{folder:016X}");
+            names.extend([".index", "-x", "0"].map(|beside| format!("{folder}{beside}")));
+            for segment in 0..4 {
+                let segment = format!("{folder}/{segment:024X}");
+                names.extend(
+                    ["", ".partial-0", ".tail/0-1-w", ".tail-x"].map(|tail| format!("{segment}{tail}")),
+                );
+            }
+        }
+    }
+    let names: Vec<String> = names.into_iter().collect();
+    std::thread::scope(|scope| {
+        for part in names.chunks(names.len().div_ceil(8)) {
+            scope.spawn(move || part.iter().for_each(|name| _ = store.create(&key(name), b"x").unwrap()));
+        }
+    });
+    let expected: BTreeSet<_> = names.iter().map(|name| (name.clone(), 1)).collect();
+    assert_eq!(listed(store, "deep"), expected);
+    let one = "deep/00000002";
+    let below = |(name, _): &&(String, u64)| name.starts_with(&format!("{one}/"));
+    assert_eq!(listed(store, one), expected.iter().filter(below).cloned().collect());
+    // From points in a folder, a store shows what is behind them by either order, and nothing before.
+    for point in ["deep/00000002/0000000000000003/-", "deep/00000001/0000000000000000/-", "deep/00000003/z"] {
+        let Some(shown) = store.list_after(&key("deep"), &key(point)).unwrap() else { return };
+        let shown: BTreeSet<String> = shown.iter().map(|listed| listed.key.to_string()).collect();
+        for name in &names {
+            let by_folder = name.split('/').cmp(point.split('/'));
+            match (name.as_str().cmp(point), by_folder) {
+                (one, other) if one.is_gt() && other.is_gt() => {}
+                (one, other) if one.is_le() && other.is_le() => {
+                    assert!(!shown.contains(name), "{name}: {point}")
+                }
+                _ => {}
+            }
+        }
+        assert!(shown.iter().all(|name| expected.contains(&(name.clone(), 1))));
+    }
+    let point = key("deep/00000003/0000000000000004/-");
+    let shown = store.list_after(&key("deep"), &point).unwrap().unwrap_or_default();
+    assert!(shown.iter().any(|listed| listed.key.as_str().starts_with("deep/00000003/0000000000000004/")));
 }
 
 fn reads_end_where_the_object_ends(store: &dyn Store) {

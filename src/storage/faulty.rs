@@ -222,6 +222,10 @@ impl<S: Store + Clone + 'static> Store for FaultyStore<S> {
         }
     }
 
+    fn list_after(&self, folder: &Key, point: &Key) -> Result<Option<Vec<Listed>>, StoreError> {
+        self.call("list after", point.as_str(), || self.inner.list_after(folder, point))
+    }
+
     fn folder(&self, folder: Option<&Key>) -> Result<Folder, StoreError> {
         self.call("folder", folder.map_or("", Key::as_str), || self.inner.folder(folder))
     }

@@ -139,6 +139,11 @@ impl Store for MemoryStore {
         Ok(())
     }
 
+    fn list_after(&self, folder: &Key, point: &Key) -> Result<Option<Vec<Listed>>, StoreError> {
+        let below = self.below(Some(folder)).into_iter().map(|(_, listed)| listed);
+        Ok(Some(below.filter(|listed| listed.key > *point).collect()))
+    }
+
     fn folder(&self, folder: Option<&Key>) -> Result<Folder, StoreError> {
         let mut objects = Vec::new();
         let mut folders = BTreeSet::new();

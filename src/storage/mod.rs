@@ -262,7 +262,16 @@ pub trait Store: Send + Sync {
     /// exist is an empty listing.
     fn list(&self, folder: &Key, each: &mut dyn FnMut(Listed)) -> Result<(), StoreError>;
 
-    /// One level of the same; `None` for the top of the repository.
+    /// The first names of the same that come after `point`, a name below `folder`, as they come; `None` where a listing is never
+    /// asked to begin at a point. What a long listing may be cut by; only [`probe`] asks for it.
+    ///
+    /// # Errors
+    /// As [`Store::list`].
+    fn list_after(&self, _folder: &Key, _point: &Key) -> Result<Option<Vec<Listed>>, StoreError> {
+        Ok(None)
+    }
+
+    /// One level of [`Store::list`]; `None` for the top of the repository.
     ///
     /// # Errors
     /// As [`Store::list`].
@@ -321,6 +330,9 @@ impl<S: Store + ?Sized> Store for std::sync::Arc<S> {
     }
     fn list(&self, folder: &Key, each: &mut dyn FnMut(Listed)) -> Result<(), StoreError> {
         (**self).list(folder, each)
+    }
+    fn list_after(&self, folder: &Key, point: &Key) -> Result<Option<Vec<Listed>>, StoreError> {
+        (**self).list_after(folder, point)
     }
     fn folder(&self, folder: Option<&Key>) -> Result<Folder, StoreError> {
         (**self).folder(folder)

@@ -54,6 +54,8 @@ pub struct ProbeReport {
     pub read_after_create: Finding,
     /// And shown by a listing. Expire rests on it.
     pub list_after_create: Finding,
+    /// A listing begins at the point that it is given. Without it long listings take longer: page by page.
+    pub list_from_a_point: Finding,
     /// Parts of objects can be read.
     pub ranges: Finding,
     /// We may delete. Only expire needs it.
@@ -61,7 +63,7 @@ pub struct ProbeReport {
 }
 
 impl ProbeReport {
-    /// Whether a repository can be kept here. Without the right to delete it can.
+    /// Whether a repository can be kept here. Without the right to delete it can, and where listings take long.
     #[must_use]
     pub fn usable(&self) -> bool {
         [&self.atomic_create, &self.read_after_create, &self.list_after_create, &self.ranges]
@@ -143,10 +145,13 @@ fn try_everything(
         atomic_create,
         read_after_create: Finding::Holds,
         list_after_create: Finding::Holds,
+        list_from_a_point: Finding::Holds,
         ranges: Finding::Holds,
         may_delete: Finding::Holds,
     };
-    see(store, &object, neighbours.as_ref().unwrap_or(&object), &mut report)?;
+    let neighbours = neighbours.as_ref().unwrap_or(&object);
+    see(store, &object, neighbours, &mut report)?;
+    report.list_from_a_point = begin_at_a_point(store, folder, &object, neighbours)?;
     Ok(report)
 }
 
@@ -263,6 +268,31 @@ fn see(store: &dyn Store, key: &Key, folder: &Key, report: &mut ProbeReport) -> 
     Ok(())
 }
 
+/// Lists from where the folder of `object` begins, which is the last: nothing else may show, and it must.
+fn begin_at_a_point(
+    store: &dyn Store,
+    folder: &Key,
+    object: &Key,
+    neighbours: &Key,
+) -> Result<Finding, StoreError> {
+    let broken = |text: &str| Ok(Finding::Broken(text.to_owned()));
+    // As long listings are cut.
+    let Ok(point) = Key::new(format!("{neighbours}/-")) else { return Ok(Finding::Holds) };
+    match store.list_after(folder, &point) {
+        Ok(None) => Ok(Finding::Holds),
+        Ok(Some(listed)) if listed.iter().any(|listed| listed.key < point) => {
+            broken("a listing that was to begin at a point showed names before it")
+        }
+        Ok(Some(listed)) if listed.iter().any(|listed| listed.key == *object) => Ok(Finding::Holds),
+        Ok(Some(_)) => broken("a listing that was to begin at a point left out a name after it"),
+        // Other listings were not refused.
+        Err(e) if matches!(e.kind, StoreErrorKind::Denied | StoreErrorKind::Unsupported) => {
+            broken("a listing that was to begin at a point was refused")
+        }
+        Err(e) => Err(e),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -359,6 +389,18 @@ mod tests {
         fn list(&self, folder: &Key, each: &mut dyn FnMut(Listed)) -> Result<(), StoreError> {
             if self.1 == "lists late" { Ok(()) } else { self.0.list(folder, each) }
         }
+        fn list_after(&self, folder: &Key, point: &Key) -> Result<Option<Vec<Listed>>, StoreError> {
+            match self.1 {
+                "ignores points" => self.0.list_after(folder, folder),
+                "shows nothing after points" => Ok(Some(Vec::new())),
+                "refuses points" => Err(StoreError {
+                    kind: StoreErrorKind::Unsupported,
+                    what: format!("could not list {folder}"),
+                    source: None,
+                }),
+                _ => self.0.list_after(folder, point),
+            }
+        }
         fn folder(&self, folder: Option<&Key>) -> Result<Folder, StoreError> {
             self.0.folder(folder)
         }
@@ -382,6 +424,9 @@ mod tests {
             ("overwrites and refuses", "atomic_create"),
             ("reads wrong", "read_after_create"),
             ("lists late", "list_after_create"),
+            ("ignores points", "list_from_a_point"),
+            ("shows nothing after points", "list_from_a_point"),
+            ("refuses points", "list_from_a_point"),
             ("ignores ranges", "ranges"),
             ("may not delete", "may_delete"),
             ("does not delete", "may_delete"),
@@ -391,13 +436,14 @@ mod tests {
                 ("atomic_create", &report.atomic_create),
                 ("read_after_create", &report.read_after_create),
                 ("list_after_create", &report.list_after_create),
+                ("list_from_a_point", &report.list_from_a_point),
                 ("ranges", &report.ranges),
                 ("may_delete", &report.may_delete),
             ];
             for (name, finding) in findings {
                 assert_eq!(!finding.holds(), name == broken, "{defect}: {name}: {finding:?}");
             }
-            assert_eq!(report.usable(), broken == "may_delete");
+            assert_eq!(report.usable(), matches!(broken, "may_delete" | "list_from_a_point"));
         }
     }
 }

@@ -194,6 +194,10 @@ impl<S: Store + Clone + 'static> Store for RetryStore<S> {
         })
     }
 
+    fn list_after(&self, folder: &Key, point: &Key) -> Result<Option<Vec<Listed>>, StoreError> {
+        self.attempt(|| self.inner.list_after(folder, point))
+    }
+
     fn folder(&self, folder: Option<&Key>) -> Result<Folder, StoreError> {
         self.attempt(|| self.inner.folder(folder))
     }

@@ -134,6 +134,17 @@ try:
     check("strip: all of 20 racers win", wins.count(200), 20)
     rules({"do": "strip", "headers": ["if-none-match"], "path": f"/{RUN}/other"})
     check("strip: only where the path matches", status(lambda: put("t/cond", IfNoneMatch="*")), 412)
+    listed = lambda **kw: [o["Key"].rsplit("/", 1)[1] for o in client(**kw).list_objects_v2(
+        Bucket=BUCKET, Prefix=f"{RUN}/points/", StartAfter=f"{RUN}/points/b").get("Contents", [])]
+    for name in "abc":
+        put(f"t/points/{name}")
+    rules()
+    check("no strip: a listing begins at its point", listed(), ["c"])
+    rules({"do": "strip", "parameters": ["start-after"]})
+    check("strip: a listing begins at the beginning", listed(), ["a", "b", "c"])
+    check("strip: the query was signed anew", admin("/log")[0].get("strip"), "stripped, signed anew")
+    check("strip: a wrong signature of a query stays wrong", status(lambda: listed(secret="x")), 403)
+    check("strip: of a query no header goes", status(lambda: put("t/cond", IfNoneMatch="*")), 412)
     # -- refusals
     rules({"do": "status", "method": "PUT", "from": 3, "count": 1})
     check("status: the 3rd PUT only", [status(lambda: put(f"t/s{i}")) for i in range(4)], [200, 200, 503, 200])

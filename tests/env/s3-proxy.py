@@ -34,7 +34,9 @@ requests number "from" (default 1) to "from"+"count"-1 (default: no end), or on 
                "reply" is sent, or in the reply's "body" after "after": N bytes
     throttle   pass the reply's and the request's body at "bytes_per_second"
     strip      take request "headers" away (default if-none-match, if-match): a store that
-               ignores conditions. Signed headers: the client's signature is checked, then the
+               ignores conditions; or "parameters" of the query (then no headers by default):
+               ["start-after"] is a store that lists from the beginning whatever it is asked. What
+               is signed: the client's signature is checked, then the
                request signed anew with the same key; a request whose signature is wrong or
                whose key is unknown goes on unchanged, for the store to refuse
   strip, stall, throttle, corrupt combine; of the others the first that acts decides.
@@ -49,7 +51,8 @@ from urllib.parse import quote, unquote, urlsplit
 CHUNK = 65536
 DOS = {"status", "refuse", "drop_reply", "repeat", "cut", "cut_upload", "corrupt", "stall", "throttle", "strip"}
 FIELDS = {"name", "method", "path", "query", "header", "from", "count", "every", "do", "status", "code", "message",
-          "body", "retry_after", "read_body", "after", "rst", "at", "seconds", "where", "bytes_per_second", "headers"}
+          "body", "retry_after", "read_body", "after", "rst", "at", "seconds", "where", "bytes_per_second", "headers",
+          "parameters"}
 
 
 # What is asked of the store beside storing; shown in the log as it came.
@@ -217,29 +220,30 @@ def signature(secret, date, region, service, method, path, query, headers, signe
     return key.hex()
 
 
-def strip(r, headers, names, keys):
-    """Headers without names, signed anew where they were signed; and what was done."""
+def strip(r, headers, names, parameters, keys):
+    """Headers and query without names, signed anew where they were signed; and what was done."""
     left = [(k, v) for k, v in headers if k.lower() not in names]
-    if len(left) == len(headers):
-        return headers, None
+    query = "&".join(p for p in r.query.split("&") if unquote(p.partition("=")[0]) not in parameters)
+    if len(left) == len(headers) and query == r.query:
+        return headers, r.query, None
     m = AUTH.match(r.h.get("authorization", ""))
-    if not m or not set(m.group(5).split(";")) & set(names):
-        return left, "stripped"
+    if not m or query == r.query and not set(m.group(5).split(";")) & set(names):
+        return left, query, "stripped"
     key, date, region, service, signed, given = m.groups()
     payload = r.h.get("x-amz-content-sha256", "")
     if payload.startswith("STREAMING-AWS4-HMAC"):
-        return headers, "not stripped: every chunk is signed"
+        return headers, r.query, "not stripped: every chunk is signed"
     if key not in keys:
-        return headers, "not stripped: unknown key"
-    args = (keys[key], date, region, service, r.method, r.path, r.query)
+        return headers, r.query, "not stripped: unknown key"
+    args = (keys[key], date, region, service, r.method, r.path)
     stamp = r.h.get("x-amz-date", "")
-    if signature(*args, headers, signed.split(";"), payload, stamp) != given:
-        return headers, "not stripped: wrong signature"
+    if signature(*args, r.query, headers, signed.split(";"), payload, stamp) != given:
+        return headers, r.query, "not stripped: wrong signature"
     rest = [n for n in signed.split(";") if n not in names]
-    new = signature(*args, left, rest, payload, stamp)
+    new = signature(*args, query, left, rest, payload, stamp)
     auth = f"AWS4-HMAC-SHA256 Credential={key}/{date}/{region}/{service}/aws4_request, " \
            f"SignedHeaders={';'.join(rest)}, Signature={new}"
-    return [(k, auth if k.lower() == "authorization" else v) for k, v in left], "stripped, signed anew"
+    return [(k, auth if k.lower() == "authorization" else v) for k, v in left], query, "stripped, signed anew"
 
 
 # ---- the proxy
@@ -335,12 +339,17 @@ class Proxy:
             return keep
 
         headers = r.without("connection", "expect", "keep-alive", "proxy-connection")
-        names = [n.lower() for x in active if x.d["do"] == "strip"
-                 for n in x.d.get("headers", ["if-none-match", "if-match"])]
-        if names:
-            headers, e["strip"] = strip(r, headers, names, self.keys)
+        strips = [x.d for x in active if x.d["do"] == "strip"]
+        start = r.start
+        if strips:
+            names = [n.lower() for d in strips
+                     for n in d.get("headers", [] if "parameters" in d else ["if-none-match", "if-match"])]
+            parameters = {n for d in strips for n in d.get("parameters", [])}
+            headers, query, e["strip"] = strip(r, headers, names, parameters, self.keys)
+            if query != r.query:
+                start = f"{r.method} {r.path}?{query} {r.start.rsplit(' ', 1)[1]}"
         chunked = "transfer-encoding" in r.h
-        head = encode(r.start, [*headers, ("Connection", "close")])
+        head = encode(start, [*headers, ("Connection", "close")])
         memory = None
         if do == "repeat":
             memory = b"".join([p async for p in incoming])

@@ -155,3 +155,30 @@ fn a_cluster_goes_into_a_bucket_and_comes_back_by_the_whole_way() {
         assert_eq!(restored.dump(), before, "the restored cluster has other contents");
     }
 }
+
+#[test]
+fn a_store_that_does_not_list_from_a_point_is_used_with_a_warning() {
+    let scratch = Scratch::new();
+    let mut walden = Walden::new(&scratch);
+    let cluster =
+        Cluster::build(&scratch, 18).segment_size_mb(1).archive_command(&walden.archive_command()).start();
+    let server = S3Server::shared();
+    let proxy = S3Proxy::before(server, &scratch);
+    let bucket = server.bucket(BucketKind::Plain);
+    walden.configure_repositories(&cluster, &[proxy.options(&bucket, Identity::Admin)], &[]);
+    proxy.rules(r#"[{"do": "strip", "parameters": ["start-after"]}]"#);
+    let made = walden.ok(&["stanza-create"]);
+    let check = walden.fails(50, &["check"]);
+    let about = |line: &&str| line.contains("a point");
+    let mut seen: String = made.stderr.lines().filter(about).map(|line| format!("{line}\n")).collect();
+    let lines: Vec<&str> = check.stdout.lines().collect();
+    let at = lines.iter().position(|line| about(line)).unwrap_or_else(|| panic!("{check}"));
+    seen += &lines[at..at + 3].join("\n");
+    golden("store_without_points", &seen, &[]);
+    walden.ok(&["backup", "--start-fast"]);
+    walden.ok(&["info"]);
+    // One that does says nothing of it.
+    proxy.rules("[]");
+    let check = walden.run(&["check"]);
+    assert!(!check.stdout.contains("a point"), "{check}");
+}

@@ -90,6 +90,7 @@ fn look(
         Ok(report) => {
             let rules = bucket_rules(settings)?;
             found.push(storage(&name, &report, is_local(settings), rules.as_ref()));
+            found.extend(listing(&name, &report));
             found.extend(rules.and_then(|rules| expiring(&name, &rules)));
         }
         Err(failure) => found.push(Finding::failed(TOPIC, &failure)),
@@ -303,6 +304,18 @@ fn storage(name: &str, report: &ProbeReport, local: bool, rules: Option<&BucketR
     }
 }
 
+/// Long listings are cut at points: where that cannot be, they take long, and are right all the same.
+fn listing(name: &str, report: &ProbeReport) -> Option<Finding> {
+    let Promise::Broken(seen) = &report.list_from_a_point else { return None };
+    let text = format!(
+        "{name}: its storage does not list from a point: with very many archived segments `info`, `restore` and `expire` take \
+         longer"
+    );
+    Some(Finding::warning("storage", text).because(seen).next(
+        "Nothing is lost by it. Look whether a newer version of the store's software lists from a point.",
+    ))
+}
+
 fn holds(name: &str, stanza: &Stanza, clusters: &[Cluster], server: Option<&Cluster>) -> Option<Finding> {
     if clusters.is_empty() {
         return Some(
@@ -384,6 +397,7 @@ mod tests {
             atomic_create: Promise::Holds,
             read_after_create: Promise::Holds,
             list_after_create: Promise::Holds,
+            list_from_a_point: Promise::Holds,
             ranges: Promise::Holds,
             may_delete: Promise::Holds,
         }
@@ -409,6 +423,13 @@ mod tests {
         let twice = ProbeReport { atomic_create: Promise::Broken(seen.to_owned()), ..report() };
         let said = line(&twice, false);
         assert!(said.starts_with("error    ") && said.contains(seen), "{said}");
+
+        assert_eq!(listing("repo1", &report()), None);
+        let slow = ProbeReport { list_from_a_point: Promise::Broken("it began anew".to_owned()), ..report() };
+        assert!(slow.usable());
+        let said = listing("repo1", &slow).unwrap().line();
+        assert!(said.starts_with("warning  repo1: its storage does not list from a point: "), "{said}");
+        assert!(said.contains("because: it began anew\n"), "{said}");
     }
 
     #[test]

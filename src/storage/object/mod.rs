@@ -7,11 +7,13 @@
 //! because an earlier attempt of our own may have got through while its answer was lost.
 //!
 //! Blocking calls on top of a runtime that has no thread of its own: of the threads that wait for an answer one
-//! drives the connections of all. So a short command starts no threads, and `n` uploads are `n` calls at once.
+//! drives the connections of all. So a short command starts no threads, and `n` uploads are `n` calls at once. A listing of
+//! more than some pages is cut into ranges that are listed at once (`ranges`).
 
 mod azure;
 pub mod connect;
 mod http;
+mod ranges;
 pub mod rules;
 mod runtime;
 pub mod spread;
@@ -37,13 +39,11 @@ use object_store::{
     Attribute, Attributes, GetOptions, GetRange, GetResult, ObjectStore, ObjectStoreExt as _, PutMode,
     PutOptions, PutPayload,
 };
+use ranges::{MOST_PAGES, Page, Plan, Start};
 use runtime::Runtime;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-
-/// A listing that has not ended after so many pages (of 1,000 names) goes round in circles.
-const MOST_PAGES: u32 = 1_000_000;
 
 /// What the three services have in common.
 trait Backend: ObjectStore + PaginatedListStore {}
@@ -74,6 +74,11 @@ struct Inner {
     /// That the bucket exists has been seen.
     bucket_seen: AtomicBool,
     pages: RetryPolicy,
+    /// How listings are cut, as long as the store begins where it is told to.
+    plan: Plan,
+    begins_at_points: AtomicBool,
+    /// Names to a page; what the store gives for `None`.
+    page_size: Option<usize>,
 }
 
 impl std::fmt::Debug for BucketStore {
@@ -91,8 +96,32 @@ impl BucketStore {
         pages: RetryPolicy,
     ) -> std::io::Result<Self> {
         let prefix = folder.map(|folder| format!("{folder}/")).unwrap_or_default();
-        let (runtime, bucket_seen) = (Runtime::new()?, AtomicBool::new(false));
-        Ok(Self { inner: Arc::new(Inner { backend, runtime, dialect, prefix, place, bucket_seen, pages }) })
+        let plan = match dialect {
+            Dialect::S3 { .. } | Dialect::Gcs => Plan::RANGES,
+            // Only the newest servers know `startFrom`, and the others take no notice of it. A page has 5,000 names here.
+            Dialect::Azure { .. } => Plan::ONE_STREAM,
+        };
+        let inner = Inner {
+            backend,
+            runtime: Runtime::new()?,
+            dialect,
+            prefix,
+            place,
+            bucket_seen: AtomicBool::new(false),
+            pages,
+            plan,
+            begins_at_points: AtomicBool::new(true),
+            page_size: None,
+        };
+        Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// The same with small pages, so that few names make a long listing.
+    #[cfg(test)]
+    fn with_pages_of(self, names: usize, plan: Plan) -> Self {
+        let mut inner = Arc::into_inner(self.inner).expect("nobody else has it yet");
+        (inner.page_size, inner.plan) = (Some(names), plan);
+        Self { inner: Arc::new(inner) }
     }
 
     fn wait<T>(&self, work: impl Future<Output = object_store::Result<T>> + Send) -> Result<T, Trouble>
@@ -148,50 +177,42 @@ impl BucketStore {
     }
 
     /// One page of names; with a delimiter one level of them.
-    fn page(
-        &self,
-        prefix: &str,
-        one_level: bool,
-        token: Option<String>,
-    ) -> Result<PaginatedListResult, Trouble> {
+    fn page(&self, prefix: &str, one_level: bool, from: &Start) -> Result<PaginatedListResult, Trouble> {
         let delimiter = one_level.then_some("/".into());
-        let options = PaginatedListOptions { delimiter, page_token: token, ..Default::default() };
+        // Where there is a token, the server knows where it began.
+        let (offset, page_token) = match from {
+            Start::Beginning => (None, None),
+            Start::Point(point) => (Some(format!("{}{point}", self.inner.prefix)), None),
+            Start::Token(token) => (None, Some(token.clone())),
+        };
+        let max_keys = self.inner.page_size;
+        let options = PaginatedListOptions { offset, delimiter, max_keys, page_token, ..Default::default() };
         let prefix = (!prefix.is_empty()).then_some(prefix);
         self.wait(self.inner.backend.list_paginated(prefix, options))
     }
 
-    fn pages(
-        &self,
-        folder: Option<&Key>,
-        one_level: bool,
-        each: &mut dyn FnMut(PaginatedListResult),
-    ) -> Result<(), StoreError> {
-        let what = || match folder {
-            Some(folder) => format!("could not list {folder}"),
-            None => "could not list the repository".to_owned(),
-        };
-        let prefix = match folder {
+    fn below(&self, folder: Option<&Key>) -> String {
+        match folder {
             Some(folder) => format!("{}{folder}/", self.inner.prefix),
             None => self.inner.prefix.clone(),
-        };
-        let mut token: Option<String> = None;
-        for _ in 0..MOST_PAGES {
-            let ask = || self.page(&prefix, one_level, token.clone()).map_err(|t| listing_error(t, what()));
-            // The whole call can be made again while it has shown nothing; after that only the page can.
-            let mut page = match token {
-                None => ask()?,
-                Some(_) => self.inner.pages.run(ask)?,
-            };
-            let next = page.page_token.take();
-            each(page);
-            match next {
-                None => return Ok(()),
-                next if next == token => break,
-                next => token = next,
-            }
         }
-        let trouble = Trouble::Unexpected("the listing does not end".to_owned());
-        Err(error(trouble, what()))
+    }
+
+    /// The objects of a page below `folder` that are ours.
+    fn objects(&self, folder: Option<&Key>, page: &mut PaginatedListResult) -> Vec<Listed> {
+        let objects = std::mem::take(&mut page.result.objects).into_iter();
+        let listed = objects.filter_map(|object| {
+            // The folder itself, where a console left an object of its name.
+            let key = self.key(&object.location).filter(|key| Some(key) != folder)?;
+            Some(Listed { key, size: ByteCount::new(object.size) })
+        });
+        listed.collect()
+    }
+
+    /// The names of the folders that a page of one level shows.
+    fn folders<'a>(&'a self, page: &'a PaginatedListResult) -> impl Iterator<Item = String> + 'a {
+        let keys = page.result.common_prefixes.iter().filter_map(|below| self.key(below));
+        keys.map(|key| key.file_name().to_owned())
     }
 
     /// The key of a name in the bucket, if it is one of ours.
@@ -212,6 +233,56 @@ fn listing_error(trouble: Trouble, what: String) -> StoreError {
         error.kind = StoreErrorKind::Denied;
     }
     error
+}
+
+fn could_not_list(folder: Option<&Key>) -> String {
+    match folder {
+        Some(folder) => format!("could not list {folder}"),
+        None => "could not list the repository".to_owned(),
+    }
+}
+
+fn endless(folder: Option<&Key>) -> StoreError {
+    error(Trouble::Unexpected("the listing does not end".to_owned()), could_not_list(folder))
+}
+
+/// Asks for the pages of one listing.
+struct Asking<'a> {
+    store: &'a BucketStore,
+    folder: &'a Key,
+    prefix: String,
+}
+
+impl ranges::Pager for Asking<'_> {
+    fn page(&self, from: &Start) -> Result<Page, StoreError> {
+        let ask = || {
+            let page = self.store.page(&self.prefix, false, from);
+            page.map_err(|trouble| listing_error(trouble, could_not_list(Some(self.folder))))
+        };
+        // The whole call can be made again while it has shown nothing; after that only the page can.
+        let mut page = if *from == Start::Beginning { ask()? } else { self.store.inner.pages.run(ask)? };
+        Ok(Page { objects: self.store.objects(Some(self.folder), &mut page), next: page.page_token })
+    }
+
+    fn folders(
+        &self,
+        folder: &Key,
+        token: Option<String>,
+    ) -> Result<(Vec<String>, Option<String>), StoreError> {
+        let from = token.map_or(Start::Beginning, Start::Token);
+        let page = self.store.page(&self.store.below(Some(folder)), true, &from);
+        let page = page.map_err(|trouble| listing_error(trouble, could_not_list(Some(folder))))?;
+        let names = self.store.folders(&page).collect();
+        Ok((names, page.page_token))
+    }
+
+    fn cannot_begin_at_points(&self) {
+        self.store.inner.begins_at_points.store(false, Ordering::Relaxed);
+    }
+
+    fn endless(&self) -> StoreError {
+        endless(Some(self.folder))
+    }
 }
 
 fn amount(bytes: usize) -> ByteCount {
@@ -351,34 +422,47 @@ impl Store for BucketStore {
     }
 
     fn list(&self, folder: &Key, each: &mut dyn FnMut(Listed)) -> Result<(), StoreError> {
-        self.pages(Some(folder), false, &mut |page| {
-            for object in page.result.objects {
-                if let Some(key) = self.key(&object.location).filter(|key| key != folder) {
-                    each(Listed { key, size: ByteCount::new(object.size) });
-                }
-            }
-        })
+        let plan = match self.inner.begins_at_points.load(Ordering::Relaxed) {
+            true => self.inner.plan,
+            false => Plan::ONE_STREAM,
+        };
+        ranges::list(&Asking { store: self, folder, prefix: self.below(Some(folder)) }, folder, &plan, each)
+    }
+
+    fn list_after(&self, folder: &Key, point: &Key) -> Result<Option<Vec<Listed>>, StoreError> {
+        if self.inner.plan.alone == Plan::ONE_STREAM.alone {
+            return Ok(None);
+        }
+        let mut page = self
+            .page(&self.below(Some(folder)), false, &Start::Point(point.clone()))
+            .map_err(|trouble| listing_error(trouble, format!("could not list {folder} from {point} on")))?;
+        Ok(Some(self.objects(Some(folder), &mut page)))
     }
 
     fn folder(&self, folder: Option<&Key>) -> Result<Folder, StoreError> {
         let mut found = Folder::default();
-        self.pages(folder, true, &mut |page| {
-            for object in page.result.objects {
-                // The folder itself, where a console left an object of its name.
-                if let Some(key) = self.key(&object.location).filter(|key| Some(key) != folder) {
-                    found.objects.push(Listed { key, size: ByteCount::new(object.size) });
+        let prefix = self.below(folder);
+        let mut from = Start::Beginning;
+        for _ in 0..MOST_PAGES {
+            let ask =
+                || self.page(&prefix, true, &from).map_err(|t| listing_error(t, could_not_list(folder)));
+            // The whole call is made again while it has shown nothing; after that only the page is.
+            let mut page = if from == Start::Beginning { ask()? } else { self.inner.pages.run(ask)? };
+            found.objects.extend(self.objects(folder, &mut page));
+            found.folders.extend(self.folders(&page));
+            let next = page.page_token.take().map(Start::Token);
+            match next {
+                None => {
+                    // Some servers name a folder on each page that it reaches into.
+                    found.folders.sort_unstable();
+                    found.folders.dedup();
+                    return Ok(found);
                 }
+                Some(next) if next == from => break,
+                Some(next) => from = next,
             }
-            for below in page.result.common_prefixes {
-                if let Some(key) = self.key(&below) {
-                    found.folders.push(key.file_name().to_owned());
-                }
-            }
-        })?;
-        // Some servers name a folder on each page that it reaches into.
-        found.folders.sort_unstable();
-        found.folders.dedup();
-        Ok(found)
+        }
+        Err(endless(folder))
     }
 
     fn delete(&self, key: &Key) -> Result<(), StoreError> {

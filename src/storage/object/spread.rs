@@ -87,6 +87,9 @@ impl Store for Spread {
     fn list(&self, folder: &Key, each: &mut dyn FnMut(Listed)) -> Result<(), StoreError> {
         self.next().list(folder, each)
     }
+    fn list_after(&self, folder: &Key, point: &Key) -> Result<Option<Vec<Listed>>, StoreError> {
+        self.next().list_after(folder, point)
+    }
     fn folder(&self, folder: Option<&Key>) -> Result<Folder, StoreError> {
         self.next().folder(folder)
     }

@@ -1,5 +1,6 @@
 //! The contract on real servers, and what goes wrong with them.
 
+mod listings;
 pub(super) mod servers;
 
 use super::rules::{ExpiryRule, Versions};

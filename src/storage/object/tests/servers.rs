@@ -159,6 +159,12 @@ impl Proxy {
         self.admin("DELETE", "/log", "");
     }
 
+    /// The queries of the requests since.
+    pub fn queries(&self) -> Vec<String> {
+        let entries = self.admin("GET", "/log", "");
+        entries.as_array().unwrap().iter().map(|entry| entry["query"].as_str().unwrap().to_owned()).collect()
+    }
+
     /// The requests since: `GET 206`.
     pub fn log(&self) -> Vec<String> {
         let entries = self.admin("GET", "/log", "");
