@@ -172,7 +172,7 @@ fn a_store_that_does_not_list_from_a_point_is_used_with_a_warning() {
     let about = |line: &&str| line.contains("a point");
     let mut seen: String = made.stderr.lines().filter(about).map(|line| format!("{line}\n")).collect();
     let lines: Vec<&str> = check.stdout.lines().collect();
-    let at = lines.iter().position(|line| about(line)).unwrap_or_else(|| panic!("{check}"));
+    let at = lines.iter().position(about).unwrap_or_else(|| panic!("{check}"));
     seen += &lines[at..at + 3].join("\n");
     golden("store_without_points", &seen, &[]);
     walden.ok(&["backup", "--start-fast"]);
