@@ -102,6 +102,8 @@ pub(super) fn read_all(
     each(workers, meter, || walk.next(), |_, job| reading.job(&job))?;
     let mut found = found.into_inner().unwrap_or_else(PoisonError::into_inner);
     found.strays.extend(std::mem::take(&mut walk.strays));
+    // Told in the order of the WAL, whoever found them first.
+    found.problems.sort_by(|(one, a), (other, b)| one.cmp(other).then_with(|| a.object.cmp(&b.object)));
     Ok(found)
 }
 
