@@ -50,8 +50,8 @@ pub enum CopyError<E> {
 /// How to copy.
 #[derive(Clone, Debug)]
 pub struct CopySettings {
-    /// Frames being hashed and compressed at the same time, at least one. There is a thread more: somebody always
-    /// reads or stores.
+    /// Workers, at least one. There is a thread more, because one at a time reads the stream; while nobody needs to, all
+    /// of them hash and compress.
     pub workers: usize,
     /// How frames are compressed.
     pub compression: Compression,

@@ -151,7 +151,8 @@ pub(super) const OPTIONS: &[OptionSpec] = &[
         Kind::Integer(1, 999),
         "how many workers compress, seal and write (or delete) at once",
         "Workers share one process. Memory grows by a few megabytes a worker. On a database host that has \
-         other work to do, set it to a fraction of the processors.",
+         other work to do, set it to a fraction of the processors. A backup has one thread more than this: one at a \
+         time reads the server's stream, and while nobody needs to, it compresses, too.",
     )
     .on(&["backup", "expire", "restore", "stanza-delete", "verify"])
     .unset("one for each processor, at most 8"),
